@@ -1,0 +1,255 @@
+//! Does a lead get a mail? One pure function, asked when a mail is planned and again at the moment of sending.
+
+use std::fmt;
+
+use crate::{
+    enrichment::Score,
+    legal::{Ruling, Verdict},
+};
+
+/// The score from which a lead qualifies, unless a program says otherwise.
+pub const DEFAULT_THRESHOLD: i16 = 70;
+
+/// Everything that the decision depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The analyst's score.
+    pub score: Score,
+    /// The least score that qualifies, 0 to 100.
+    pub threshold: i16,
+    /// Whether the analyst found nothing against it.
+    pub compliant: bool,
+    /// Whether this mail was already sent to this lead.
+    pub sent: bool,
+    /// Whether the recipient objected, bounced or complained.
+    pub suppressed: bool,
+    /// Whether there is an address to write to.
+    pub has_address: bool,
+    /// What the legal gate says.
+    pub legal: Verdict,
+    /// What the sender can do.
+    pub limits: Limits,
+}
+
+/// What the sender can do at all and at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// The program may not write to anybody now: it is paused.
+    pub paused: bool,
+    /// The program lacks what a lawful mail needs: sender, postal address.
+    pub incomplete_sender: bool,
+    /// The day's mails are used up.
+    pub daily_cap_reached: bool,
+}
+
+/// One reason why a mail is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocker {
+    /// The score is too low.
+    ScoreBelowThreshold {
+        /// The score.
+        score: i16,
+        /// The least that qualifies.
+        threshold: i16,
+    },
+    /// The analyst found something against it.
+    NotCompliant,
+    /// It was sent already.
+    AlreadySent,
+    /// The recipient must not be written to.
+    Suppressed,
+    /// There is no address.
+    NoAddress,
+    /// The law forbids it.
+    LegalDenied {
+        /// The rule.
+        rule: String,
+    },
+    /// The law may forbid it: not enough is known.
+    LegalUnknown {
+        /// The rule.
+        rule: String,
+    },
+    /// The program is paused.
+    Paused,
+    /// The program's sender or postal address is missing.
+    IncompleteSender,
+    /// The day's mails are used up.
+    DailyCap,
+}
+
+impl Blocker {
+    /// Whether it can pass: the mail is held until then instead of being declined.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::LegalUnknown { .. } | Self::Paused | Self::IncompleteSender | Self::DailyCap)
+    }
+
+    /// A stable code, for the database and for scripts; a rule or numbers follow a colon.
+    pub fn code(&self) -> String {
+        match self {
+            Self::ScoreBelowThreshold { score, threshold } => format!("score_below_threshold:{score}<{threshold}"),
+            Self::NotCompliant => "not_compliant".to_owned(),
+            Self::AlreadySent => "already_sent".to_owned(),
+            Self::Suppressed => "suppressed".to_owned(),
+            Self::NoAddress => "no_address".to_owned(),
+            Self::LegalDenied { rule } => format!("legal_denied:{rule}"),
+            Self::LegalUnknown { rule } => format!("legal_unknown:{rule}"),
+            Self::Paused => "program_paused".to_owned(),
+            Self::IncompleteSender => "incomplete_sender".to_owned(),
+            Self::DailyCap => "daily_cap".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ScoreBelowThreshold { score, threshold } => {
+                write!(f, "the score {score} is below the threshold {threshold}")
+            }
+            Self::NotCompliant => f.write_str("the analyst found it not compliant"),
+            Self::AlreadySent => f.write_str("this mail was already sent"),
+            Self::Suppressed => f.write_str("the recipient must not be written to"),
+            Self::NoAddress => f.write_str("there is no e-mail address"),
+            Self::LegalDenied { rule } => write!(f, "the legal gate refuses it ({rule})"),
+            Self::LegalUnknown { rule } => write!(f, "the legal gate knows too little ({rule})"),
+            Self::Paused => f.write_str("the program is paused"),
+            Self::IncompleteSender => f.write_str("the program has no sender or no postal address"),
+            Self::DailyCap => f.write_str("the day's mails are used up"),
+        }
+    }
+}
+
+/// The decision about a lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Write to them.
+    Plan,
+    /// Write to them once what stands in the way has passed.
+    Hold(Vec<Blocker>),
+    /// Don't; every reason is listed, the temporary ones too.
+    Decline(Vec<Blocker>),
+}
+
+impl Decision {
+    /// Everything that stands in the way.
+    pub fn blockers(&self) -> &[Blocker] {
+        match self {
+            Self::Plan => &[],
+            Self::Hold(blockers) | Self::Decline(blockers) => blockers,
+        }
+    }
+}
+
+/// Decides: `score >= threshold && compliant && !sent && !suppressed`, an address, the law, and the limits.
+pub fn qualify(candidate: &Candidate) -> Decision {
+    let Candidate { score, threshold, compliant, sent, suppressed, has_address, legal, limits } = candidate;
+    let rule = || legal.rule.clone();
+    let checks = [
+        (score.get() < *threshold)
+            .then_some(Blocker::ScoreBelowThreshold { score: score.get(), threshold: *threshold }),
+        (!compliant).then_some(Blocker::NotCompliant),
+        sent.then_some(Blocker::AlreadySent),
+        suppressed.then_some(Blocker::Suppressed),
+        (!has_address).then_some(Blocker::NoAddress),
+        (legal.ruling == Ruling::Deny).then(|| Blocker::LegalDenied { rule: rule() }),
+        (legal.ruling == Ruling::Hold).then(|| Blocker::LegalUnknown { rule: rule() }),
+        limits.paused.then_some(Blocker::Paused),
+        limits.incomplete_sender.then_some(Blocker::IncompleteSender),
+        limits.daily_cap_reached.then_some(Blocker::DailyCap),
+    ];
+    let blockers: Vec<Blocker> = checks.into_iter().flatten().collect();
+    if blockers.is_empty() {
+        Decision::Plan
+    } else if blockers.iter().all(Blocker::is_temporary) {
+        Decision::Hold(blockers)
+    } else {
+        Decision::Decline(blockers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lead::Country,
+        legal::{Basis, Channel, judge},
+    };
+    use proptest::prelude::*;
+
+    fn good() -> Candidate {
+        Candidate {
+            score: Score::new(70).unwrap(),
+            threshold: DEFAULT_THRESHOLD,
+            compliant: true,
+            sent: false,
+            suppressed: false,
+            has_address: true,
+            legal: judge(Country::parse("US").ok(), Basis::LegitimateInterest, Channel::Email),
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn a_lead_at_the_threshold_qualifies() {
+        assert_eq!(qualify(&good()), Decision::Plan);
+    }
+
+    #[test]
+    fn every_reason_is_named() {
+        let candidate = Candidate {
+            score: Score::new(69).unwrap(),
+            compliant: false,
+            sent: true,
+            suppressed: true,
+            has_address: false,
+            legal: judge(None, Basis::LegitimateInterest, Channel::Email),
+            limits: Limits { paused: true, incomplete_sender: true, daily_cap_reached: true },
+            ..good()
+        };
+        let Decision::Decline(blockers) = qualify(&candidate) else { panic!("not declined") };
+        let codes: Vec<_> = blockers.iter().map(Blocker::code).collect();
+        assert_eq!(
+            codes,
+            [
+                "score_below_threshold:69<70",
+                "not_compliant",
+                "already_sent",
+                "suppressed",
+                "no_address",
+                "legal_unknown:v1/email/unknown-country",
+                "program_paused",
+                "incomplete_sender",
+                "daily_cap"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_country_holds_and_a_refusing_one_declines() {
+        let unknown = Candidate { legal: judge(None, Basis::LegitimateInterest, Channel::Email), ..good() };
+        assert!(matches!(qualify(&unknown), Decision::Hold(_)));
+        let german = judge(Country::parse("DE").ok(), Basis::LegitimateInterest, Channel::Email);
+        assert!(matches!(qualify(&Candidate { legal: german, ..good() }), Decision::Decline(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_mail_without_every_reason_to_send_it(
+            score in 0_i64..=100, threshold in 0_i16..=100, compliant: bool, sent: bool, suppressed: bool,
+            has_address: bool, paused: bool, incomplete_sender: bool, daily_cap_reached: bool,
+            country in proptest::option::of("[A-Z]{2}"),
+        ) {
+            let legal = judge(country.and_then(|code| Country::parse(&code).ok()), Basis::LegitimateInterest, Channel::Email);
+            let allowed = legal.ruling == Ruling::Allow;
+            let candidate = Candidate {
+                score: Score::new(score).unwrap(), threshold, compliant, sent, suppressed, has_address, legal,
+                limits: Limits { paused, incomplete_sender, daily_cap_reached },
+            };
+            let planned = qualify(&candidate) == Decision::Plan;
+            let expected = score >= i64::from(threshold) && compliant && !sent && !suppressed && has_address && allowed
+                && !paused && !incomplete_sender && !daily_cap_reached;
+            prop_assert_eq!(planned, expected);
+        }
+    }
+}
