@@ -1,0 +1,309 @@
+//! Enrichments: writing them, guarded by the lead's revision, and reading them back with their lead.
+
+use std::{collections::HashMap, sync::Arc};
+
+use domain::{
+    enrichment::{Confidence, Enrichment, Score},
+    id::{EnrichmentId, LeadId, ProgramId},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+use vault::{Column, Sealed, Vault};
+
+use crate::{
+    Connection, Db, StoreError,
+    leads::{self, OpenLead},
+};
+
+/// An enrichment, sealed and bound to the revision of the lead that it was made from.
+#[derive(Debug, Clone)]
+pub struct SealedEnrichment {
+    program_id: ProgramId,
+    lead_id: LeadId,
+    lead_revision: i32,
+    enrichment: Enrichment,
+    notes: Sealed,
+    message: Sealed,
+    compliance_notes: Sealed,
+}
+
+/// Seals an enrichment of `lead`.
+pub fn seal(lead: &OpenLead, enrichment: Enrichment) -> SealedEnrichment {
+    let id = lead.lead.id;
+    let seal = |column, text: &str| lead.key.seal(column, id, text.as_bytes());
+    SealedEnrichment {
+        program_id: lead.lead.program_id,
+        lead_id: id,
+        lead_revision: lead.lead.revision,
+        notes: seal(Column::Notes, &enrichment.notes),
+        message: seal(Column::Message, &enrichment.message),
+        compliance_notes: seal(Column::ComplianceNotes, &enrichment.compliance_notes),
+        enrichment,
+    }
+}
+
+/// What became of an enrichment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is stored, as the lead's enrichment of this version.
+    New {
+        /// From 1.
+        version: i32,
+    },
+    /// One of the same or a newer revision is stored already.
+    Stale,
+    /// The lead was erased meanwhile.
+    Erased,
+}
+
+/// Stores enrichments; returns what became of each, in order.
+pub async fn write(
+    connection: &mut Connection,
+    batch: &[SealedEnrichment],
+    now: OffsetDateTime,
+) -> Result<Vec<Written>, StoreError> {
+    // The newest per lead, in key order.
+    let mut newest: HashMap<(ProgramId, LeadId), &SealedEnrichment> = HashMap::with_capacity(batch.len());
+    for item in batch {
+        newest
+            .entry((item.program_id, item.lead_id))
+            .and_modify(|held| {
+                if item.lead_revision > held.lead_revision {
+                    *held = item;
+                }
+            })
+            .or_insert(item);
+    }
+    let mut ids: Vec<_> = newest.keys().copied().collect();
+    ids.sort_unstable();
+    let alive = leads::lock_keys(connection, &ids).await?;
+    let items: Vec<&SealedEnrichment> = ids.iter().filter(|id| alive.contains(id)).map(|id| newest[id]).collect();
+    let versions = upsert(connection, &items, now).await?;
+    let mut taken: HashMap<(ProgramId, LeadId), i32> = HashMap::new();
+    Ok(batch
+        .iter()
+        .map(|item| {
+            let id = (item.program_id, item.lead_id);
+            let is_newest = std::ptr::eq(newest[&id], item);
+            match versions.get(&id) {
+                _ if !alive.contains(&id) => Written::Erased,
+                Some(version) if is_newest && taken.insert(id, *version).is_none() => {
+                    Written::New { version: *version }
+                }
+                _ => Written::Stale,
+            }
+        })
+        .collect())
+}
+
+async fn upsert(
+    connection: &mut Connection,
+    items: &[&SealedEnrichment],
+    now: OffsetDateTime,
+) -> Result<HashMap<(ProgramId, LeadId), i32>, StoreError> {
+    if items.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let programs: Vec<Uuid> = items.iter().map(|item| item.program_id.as_uuid()).collect();
+    let leads: Vec<Uuid> = items.iter().map(|item| item.lead_id.as_uuid()).collect();
+    let ids: Vec<Uuid> = items.iter().map(|_| EnrichmentId::generate().as_uuid()).collect();
+    let niches: Vec<String> = items.iter().map(|item| item.enrichment.niche.clone()).collect();
+    let scores: Vec<i16> = items.iter().map(|item| item.enrichment.score.get()).collect();
+    let notes: Vec<Vec<u8>> = items.iter().map(|item| item.notes.clone()).collect();
+    let messages: Vec<Vec<u8>> = items.iter().map(|item| item.message.clone()).collect();
+    let compliant: Vec<bool> = items.iter().map(|item| item.enrichment.compliant).collect();
+    let compliance_notes: Vec<Vec<u8>> = items.iter().map(|item| item.compliance_notes.clone()).collect();
+    let confidences: Vec<f32> = items.iter().map(|item| item.enrichment.confidence.get()).collect();
+    let providers: Vec<String> = items.iter().map(|item| item.enrichment.provider.name().to_owned()).collect();
+    let reasons: Vec<Option<String>> = items.iter().map(|item| item.enrichment.fallback_reason.clone()).collect();
+    let revisions: Vec<i32> = items.iter().map(|item| item.lead_revision).collect();
+    let rows = sqlx::query!(
+        "INSERT INTO enriched_leads (program_id, lead_id, id, niche, score, notes, message, compliant, compliance_notes,
+                                     ai_confidence, provider, fallback_reason, lead_revision, created_at, updated_at)
+         SELECT program_id, lead_id, id, niche, score, notes, message, compliant, compliance_notes, ai_confidence,
+                provider, fallback_reason, lead_revision, $1, $1
+         FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::smallint[], $7::bytea[], $8::bytea[],
+                     $9::boolean[], $10::bytea[], $11::real[], $12::text[], $13::text[], $14::int[])
+              AS n (program_id, lead_id, id, niche, score, notes, message, compliant, compliance_notes, ai_confidence,
+                    provider, fallback_reason, lead_revision)
+         ON CONFLICT (program_id, lead_id) DO UPDATE
+            SET niche = excluded.niche, score = excluded.score, notes = excluded.notes, message = excluded.message,
+                compliant = excluded.compliant, compliance_notes = excluded.compliance_notes,
+                ai_confidence = excluded.ai_confidence, provider = excluded.provider,
+                fallback_reason = excluded.fallback_reason, lead_revision = excluded.lead_revision, reviewed = false,
+                enrichment_version = enriched_leads.enrichment_version + 1, updated_at = excluded.updated_at
+            WHERE enriched_leads.lead_revision < excluded.lead_revision
+         RETURNING program_id, lead_id, enrichment_version",
+        now,
+        &programs,
+        &leads,
+        &ids,
+        &niches,
+        &scores,
+        &notes,
+        &messages,
+        &compliant,
+        &compliance_notes,
+        &confidences,
+        &providers,
+        &reasons as &[Option<String>],
+        &revisions,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let id = (ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id));
+            (id, row.enrichment_version)
+        })
+        .collect())
+}
+
+/// A lead with its enrichment, and what a decision about it needs.
+#[derive(Debug, Clone)]
+pub struct EnrichedLead {
+    /// The lead.
+    pub lead: OpenLead,
+    /// Its newest enrichment.
+    pub enrichment: Enrichment,
+    /// That enrichment's version, from 1.
+    pub version: i32,
+    /// The revision of the lead that it was made from.
+    pub lead_revision: i32,
+    /// The version that was decided about last.
+    pub decided_version: Option<i32>,
+    /// Whether a mail was sent.
+    pub sent: bool,
+    /// Whether the address is suppressed.
+    pub suppressed: bool,
+}
+
+/// What there is behind an id.
+#[derive(Debug, Clone)]
+pub enum FoundEnriched {
+    /// A lead with its enrichment.
+    Enriched(Box<EnrichedLead>),
+    /// A lead that has none.
+    NotEnriched,
+    /// A lead that was erased.
+    Erased,
+    /// A lead that can't be opened, or its enrichment can't: see [`leads::Found::Unreadable`].
+    Unreadable(Arc<StoreError>),
+    /// Nothing: no such lead was ever stored.
+    Unknown,
+}
+
+/// Reads and opens leads with their enrichments.
+pub async fn open(
+    db: &Db,
+    vault: &Vault,
+    ids: &[(ProgramId, LeadId)],
+) -> Result<HashMap<(ProgramId, LeadId), FoundEnriched>, StoreError> {
+    let (lead_rows, enrichment_rows) = db
+        .transact("enrichments.open", |tx, _| {
+            Box::pin(async move { Ok((leads::select(tx, ids).await?, select(tx, ids).await?)) })
+        })
+        .await?;
+    let mut enrichments: HashMap<_, _> = enrichment_rows
+        .into_iter()
+        .map(|row| ((ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id)), row))
+        .collect();
+    let mut found: HashMap<_, _> = ids.iter().map(|id| (*id, FoundEnriched::Unknown)).collect();
+    for row in lead_rows {
+        let id = (ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.id));
+        let enriched = match (row.open(vault), enrichments.remove(&id)) {
+            (Err(error), _) => FoundEnriched::Unreadable(error.of_the_row()?),
+            (Ok(None), _) => FoundEnriched::Erased,
+            (Ok(Some(_)), None) => FoundEnriched::NotEnriched,
+            (Ok(Some(lead)), Some(row)) => match row.open(lead) {
+                Ok(lead) => FoundEnriched::Enriched(Box::new(lead)),
+                Err(error) => FoundEnriched::Unreadable(Arc::new(error)),
+            },
+        };
+        found.insert(id, enriched);
+    }
+    Ok(found)
+}
+
+struct Row {
+    program_id: Uuid,
+    lead_id: Uuid,
+    niche: String,
+    score: i16,
+    notes: Option<Vec<u8>>,
+    message: Option<Vec<u8>>,
+    compliant: bool,
+    compliance_notes: Option<Vec<u8>>,
+    ai_confidence: f32,
+    provider: String,
+    fallback_reason: Option<String>,
+    enrichment_version: i32,
+    lead_revision: i32,
+    decided_version: Option<i32>,
+    sent: bool,
+    suppressed: bool,
+}
+
+async fn select(connection: &mut Connection, ids: &[(ProgramId, LeadId)]) -> Result<Vec<Row>, StoreError> {
+    let (programs, leads) = leads::columns(ids);
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT e.program_id, e.lead_id, e.niche, e.score, e.notes, e.message, e.compliant, e.compliance_notes,
+                  e.ai_confidence, e.provider, e.fallback_reason, e.enrichment_version, e.lead_revision,
+                  e.decided_version, e.sent,
+                  EXISTS (SELECT FROM suppressions s
+                          WHERE s.program_id = l.program_id AND s.recipient_index = l.email_index) AS "suppressed!"
+           FROM UNNEST($1::uuid[], $2::uuid[]) AS w (program_id, lead_id)
+           JOIN enriched_leads e USING (program_id, lead_id)
+           JOIN leads l ON l.program_id = e.program_id AND l.id = e.lead_id"#,
+        &programs,
+        &leads,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+impl Row {
+    fn open(self, lead: OpenLead) -> Result<EnrichedLead, StoreError> {
+        let row = self.lead_id;
+        let inconsistent =
+            |column, detail: String| StoreError::Inconsistent { table: "enriched_leads", column, row, detail };
+        let text = |column, bytes: Option<Vec<u8>>| {
+            let bytes = bytes.unwrap_or_default();
+            if bytes.is_empty() {
+                return Ok(String::new());
+            }
+            lead.key.open_text(column, lead.lead.id, &bytes).map_err(|source| StoreError::Sealed {
+                table: "enriched_leads",
+                row,
+                source,
+            })
+        };
+        let enrichment = Enrichment {
+            niche: self.niche,
+            score: Score::new(self.score.into()).map_err(|error| inconsistent("score", error.to_string()))?,
+            notes: text(Column::Notes, self.notes)?,
+            message: text(Column::Message, self.message)?,
+            compliant: self.compliant,
+            compliance_notes: text(Column::ComplianceNotes, self.compliance_notes)?,
+            confidence: Confidence::new(self.ai_confidence.into())
+                .map_err(|error| inconsistent("ai_confidence", error.to_string()))?,
+            provider: self
+                .provider
+                .parse()
+                .map_err(|error: domain::event::UnknownName| inconsistent("provider", error.to_string()))?,
+            fallback_reason: self.fallback_reason,
+        };
+        Ok(EnrichedLead {
+            lead,
+            enrichment,
+            version: self.enrichment_version,
+            lead_revision: self.lead_revision,
+            decided_version: self.decided_version,
+            sent: self.sent,
+            suppressed: self.suppressed,
+        })
+    }
+}

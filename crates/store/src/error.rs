@@ -1,0 +1,138 @@
+//! What can go wrong with the database.
+
+use std::sync::Arc;
+
+use vault::VaultError;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A statement failed.
+    #[error("the transaction `{name}` failed")]
+    Transaction {
+        /// The transaction's name.
+        name: &'static str,
+        /// What the database or the connection said.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// The database or the connection to it.
+    #[error("PostgreSQL answered with an error")]
+    Database(#[from] sqlx::Error),
+    /// A migration.
+    #[error("the migrations could not be applied")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A sealed value.
+    #[error("row {row} of {table}: a sealed value cannot be opened")]
+    Sealed {
+        /// The table.
+        table: &'static str,
+        /// The row's id.
+        row: uuid::Uuid,
+        /// Why not.
+        #[source]
+        source: VaultError,
+    },
+    /// A value in the database that this program can't have written.
+    #[error("{table}.{column} of row {row} holds something unexpected: {detail}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's id.
+        row: uuid::Uuid,
+        /// What is unexpected about it, without personal data.
+        detail: String,
+    },
+    /// What a write was prepared from changed meanwhile: prepare it again.
+    #[error("the rows changed since they were read")]
+    Stale,
+    /// Something that the caller asked for can't be done.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl StoreError {
+    /// Whether the same work may succeed a moment later: the server is away, starting, stopping, read-only or full of
+    /// connections, or another transaction was in the way. Everything else is a defect of the data or of the program.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Transaction { source, .. } => source.is_transient(),
+            Self::Database(error) | Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_transient(error),
+            _ => false,
+        }
+    }
+
+    /// Whether the transaction only lost a race and should run again at once.
+    pub fn is_lost_race(&self) -> bool {
+        match self {
+            Self::Transaction { source, .. } => source.is_lost_race(),
+            Self::Database(error) => matches!(code(error).as_deref(), Some("40001" | "40P01")),
+            _ => false,
+        }
+    }
+
+    /// Whether the work was prepared from rows that changed meanwhile.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Transaction { source, .. } => source.is_stale(),
+            Self::Stale => true,
+            _ => false,
+        }
+    }
+
+    /// This error as one of the row that was being opened, or as one of everything that this process reads: a master key
+    /// that isn't configured.
+    pub(crate) fn of_the_row(self) -> Result<Arc<Self>, Self> {
+        match self {
+            Self::Sealed { source: VaultError::UnknownMasterKey { .. }, .. } => Err(self),
+            error => Ok(Arc::new(error)),
+        }
+    }
+
+    /// What the caller did wrong, if that is what happened.
+    pub fn conflict(&self) -> Option<&str> {
+        match self {
+            Self::Transaction { source, .. } => source.conflict(),
+            Self::Conflict(what) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// The unique constraint that was violated, if that is what happened.
+    pub fn violated_constraint(&self) -> Option<&str> {
+        match self {
+            Self::Transaction { source, .. } => source.violated_constraint(),
+            Self::Database(sqlx::Error::Database(error)) => error.constraint(),
+            _ => None,
+        }
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned)
+}
+
+fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        // The driver reports a connection that ended in the middle of a message as a protocol error.
+        sqlx::Error::Protocol(_)
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(_) => {
+            // Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html: connection exception, insufficient
+            // resources, operator intervention, system error; then: serialization failure, deadlock, lock not
+            // available, read-only transaction.
+            code(error).is_some_and(|code| {
+                ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                    || ["40001", "40P01", "55P03", "25006"].contains(&code.as_str())
+            })
+        }
+        _ => false,
+    }
+}

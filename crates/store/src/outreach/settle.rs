@@ -1,0 +1,269 @@
+//! Writing down what came of a mail.
+
+use std::{collections::HashMap, time::Duration};
+
+use domain::{
+    id::{LeadId, LeaseToken, OutreachId, ProgramId},
+    outreach::CampaignStep,
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Connection, StoreError,
+    captured::{self, SealedMail},
+    suppressions::{self, SuppressionReason},
+};
+
+/// How long a mail is tried, at most (RFC 5321 §4.5.4.1: four to five days).
+const GIVE_UP_DAYS: i32 = 4;
+
+/// What came of a mail under lease.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The program.
+    pub program_id: ProgramId,
+    /// The row.
+    pub id: OutreachId,
+    /// Whom it was for.
+    pub lead_id: LeadId,
+    /// The lease.
+    pub token: LeaseToken,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The server's last reply code, such as 250.
+    pub reply_code: Option<i16>,
+    /// The server's last reply, sealed under the lead's key.
+    pub reply: Option<Vec<u8>>,
+}
+
+/// What came of a mail.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A server took it.
+    Sent,
+    /// It was kept instead.
+    Captured(SealedMail),
+    /// A server asked to come back later; after four days it has failed.
+    Deferred {
+        /// A short code, such as `greylisted`.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
+    /// A server refused it for good.
+    Failed {
+        /// A short code, such as `no_such_mailbox`.
+        reason: String,
+        /// The address doesn't exist: suppress it.
+        hard_bounce: bool,
+    },
+    /// Nobody knows whether a server took it.
+    Uncertain {
+        /// A short code, such as `connection_lost`.
+        reason: String,
+    },
+    /// Nothing of it went out, through no fault of its own: back into the queue.
+    Returned {
+        /// How long to wait.
+        after: Duration,
+    },
+    /// Nothing of it may go out until a person has looked.
+    Held {
+        /// A short code, such as `sender_refused`.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    const fn state(&self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Captured(_) => "captured",
+            Self::Deferred { .. } => "deferred",
+            Self::Failed { .. } => "failed",
+            Self::Uncertain { .. } => "uncertain",
+            Self::Returned { .. } => "queued",
+            Self::Held { .. } => "held",
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        match self {
+            Self::Deferred { reason, .. }
+            | Self::Failed { reason, .. }
+            | Self::Uncertain { reason }
+            | Self::Held { reason } => Some(reason.clone()),
+            Self::Sent | Self::Captured(_) | Self::Returned { .. } => None,
+        }
+    }
+
+    fn delay(&self) -> Option<f64> {
+        match self {
+            Self::Deferred { after, .. } | Self::Returned { after } => Some(after.as_secs_f64()),
+            _ => None,
+        }
+    }
+}
+
+/// A row that was settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The program.
+    pub program_id: ProgramId,
+    /// The row.
+    pub id: OutreachId,
+    /// Whom it was for.
+    pub lead_id: LeadId,
+    /// The lead's revision that it was planned from.
+    pub lead_revision: i32,
+    /// Which mail of which campaign.
+    pub step: CampaignStep,
+    /// The state it is in now, as stored.
+    pub state: String,
+}
+
+/// Settles rows, each guarded by its lease token; returns those that were still this lease's. An `uncertain` row may
+/// still be moved to its known result by the token it was sent under; a row that is held to its phase otherwise can't
+/// leave it for a state that the life cycle doesn't allow.
+///
+/// What was sent sets `sent` and `contacted` of the enriched lead; a hard bounce suppresses the address; a captured mail
+/// is stored, unless the recipient was suppressed or the lead erased meanwhile: then its row is cancelled.
+pub async fn settle(
+    connection: &mut Connection,
+    settlements: &[Settlement],
+    now: OffsetDateTime,
+) -> Result<Vec<Settled>, StoreError> {
+    if settlements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sorted: Vec<&Settlement> = settlements.iter().collect();
+    sorted.sort_unstable_by_key(|item| (item.program_id, item.id));
+    let rows = update(connection, &sorted).await?;
+    let by_id: HashMap<Uuid, &Settlement> = sorted.iter().map(|item| (item.id.as_uuid(), *item)).collect();
+    let mut mails = Vec::new();
+    let mut contacted = Vec::new();
+    let mut bounced: HashMap<ProgramId, Vec<vault::BlindIndex>> = HashMap::new();
+    let mut settled = Vec::with_capacity(rows.len());
+    for row in rows {
+        let item = by_id[&row.id];
+        match &item.outcome {
+            Outcome::Captured(mail) if row.state == "captured" => mails.push((item.program_id, item.lead_id, mail)),
+            Outcome::Sent => contacted.push((item.program_id, item.lead_id)),
+            Outcome::Failed { hard_bounce: true, .. } => {
+                let recipient = vault::BlindIndex::try_from(row.recipient_index.as_slice()).map_err(|error| {
+                    StoreError::Inconsistent {
+                        table: "outreach",
+                        column: "recipient_index",
+                        row: row.id,
+                        detail: error.to_string(),
+                    }
+                })?;
+                bounced.entry(item.program_id).or_default().push(recipient);
+            }
+            _ => {}
+        }
+        settled.push(Settled {
+            program_id: item.program_id,
+            id: item.id,
+            lead_id: item.lead_id,
+            lead_revision: row.lead_revision,
+            step: CampaignStep { campaign: row.campaign, step: row.step },
+            state: row.state,
+        });
+    }
+    captured::insert(connection, &mails).await?;
+    mark_contacted(connection, &contacted).await?;
+    for (program, recipients) in bounced {
+        suppressions::add(connection, program, &recipients, SuppressionReason::HardBounce, now).await?;
+    }
+    Ok(settled)
+}
+
+struct Row {
+    id: Uuid,
+    recipient_index: Vec<u8>,
+    campaign: String,
+    step: i16,
+    state: String,
+    lead_revision: i32,
+}
+
+async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Vec<Row>, StoreError> {
+    let programs: Vec<Uuid> = items.iter().map(|item| item.program_id.as_uuid()).collect();
+    let ids: Vec<Uuid> = items.iter().map(|item| item.id.as_uuid()).collect();
+    let tokens: Vec<Uuid> = items.iter().map(|item| item.token.as_uuid()).collect();
+    let states: Vec<String> = items.iter().map(|item| item.outcome.state().to_owned()).collect();
+    let reasons: Vec<Option<String>> = items.iter().map(|item| item.outcome.reason()).collect();
+    let delays: Vec<Option<f64>> = items.iter().map(|item| item.outcome.delay()).collect();
+    let codes: Vec<Option<i16>> = items.iter().map(|item| item.reply_code).collect();
+    let replies: Vec<Option<Vec<u8>>> = items.iter().map(|item| item.reply.clone()).collect();
+    // `n` says what came of the mail, `v` what that means for the row: a deferral after four days is a failure, a
+    // capture for somebody who objected meanwhile is a cancellation, and nothing sealed is written for an erased lead.
+    let rows = sqlx::query_as!(
+        Row,
+        r#"UPDATE outreach o
+           SET state = v.state, reason = v.reason,
+               due_at = CASE WHEN v.state IN ('queued', 'deferred') THEN now() + n.delay * interval '1 second' END,
+               lease_token = CASE WHEN v.state = 'uncertain' THEN o.lease_token END,
+               recipient_key = CASE WHEN v.state = 'cancelled' THEN NULL ELSE o.recipient_key END,
+               sent_at = CASE WHEN v.state = 'sent' THEN now() END,
+               reply_code = coalesce(n.code, o.reply_code),
+               reply = CASE WHEN v.erased THEN NULL ELSE coalesce(n.reply, o.reply) END,
+               updated_at = now()
+           FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::float8[], $7::smallint[],
+                       $8::bytea[]) AS n (program_id, id, token, state, reason, delay, code, reply)
+           JOIN outreach i ON i.program_id = n.program_id AND i.id = n.id
+           JOIN enriched_leads e ON e.program_id = i.program_id AND e.lead_id = i.lead_id
+           CROSS JOIN LATERAL (
+               SELECT NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = i.program_id AND k.lead_id = i.lead_id)
+                          AS erased,
+                      EXISTS (SELECT FROM suppressions s
+                              WHERE s.program_id = i.program_id AND s.recipient_index = i.recipient_index) AS suppressed
+           ) f
+           CROSS JOIN LATERAL (
+               SELECT f.erased,
+                      CASE WHEN n.state = 'captured' AND (f.erased OR f.suppressed) THEN 'cancelled'
+                           WHEN n.state = 'deferred' AND i.created_at < now() - $9 * interval '1 day' THEN 'failed'
+                           ELSE n.state END::outreach_state AS state,
+                      CASE WHEN n.state = 'captured' AND f.erased THEN 'erased'
+                           WHEN n.state = 'captured' AND f.suppressed THEN 'suppressed'
+                           ELSE n.reason END AS reason
+           ) v
+           WHERE o.program_id = n.program_id AND o.id = n.id AND o.lease_token = n.token
+             AND (o.state = 'connecting' AND v.state NOT IN ('sent', 'uncertain')
+                  OR o.state IN ('transmitting', 'uncertain') AND v.state IN ('sent', 'deferred', 'failed', 'uncertain'))
+           RETURNING o.id, o.recipient_index, o.campaign, o.step, o.state::text AS "state!", e.lead_revision"#,
+        &programs,
+        &ids,
+        &tokens,
+        &states,
+        &reasons as &[Option<String>],
+        &delays as &[Option<f64>],
+        &codes as &[Option<i16>],
+        &replies as &[Option<Vec<u8>>],
+        f64::from(GIVE_UP_DAYS),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+async fn mark_contacted(connection: &mut Connection, leads: &[(ProgramId, LeadId)]) -> Result<(), StoreError> {
+    if leads.is_empty() {
+        return Ok(());
+    }
+    let mut sorted = leads.to_vec();
+    sorted.sort_unstable();
+    let (programs, ids) = crate::leads::columns(&sorted);
+    sqlx::query!(
+        "UPDATE enriched_leads e SET sent = true, contacted = true, updated_at = now()
+         FROM UNNEST($1::uuid[], $2::uuid[]) AS n (program_id, lead_id)
+         WHERE e.program_id = n.program_id AND e.lead_id = n.lead_id",
+        &programs,
+        &ids,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The store against a real PostgreSQL, a database per test.
+
+mod enrichments;
+mod intake;
+mod outbox;
+mod outreach;
+mod schema;
+mod world;

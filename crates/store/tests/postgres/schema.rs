@@ -1,0 +1,32 @@
+//! Migrating, and refusing a schema that doesn't fit.
+
+use crate::world::World;
+use store::{Db, DbConfig, schema};
+use test_support::postgres::TestDatabase;
+
+#[tokio::test]
+async fn a_database_without_a_schema_is_named_as_such_and_then_migrated_once() {
+    let database = TestDatabase::create_empty().await;
+    let db = Db::new(&DbConfig::new(database.url())).unwrap();
+    assert!(matches!(schema::check(&db).await, Err(schema::SchemaError::Missing)));
+    assert!(!schema::migrate(database.url()).await.unwrap().is_empty());
+    schema::check(&db).await.unwrap();
+    assert!(schema::migrate(database.url()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_older_schema_and_one_for_newer_programs_are_refused() {
+    let world = World::new().await;
+    world.execute("UPDATE schema_requirements SET minimum_program_version = 99").await;
+    assert!(matches!(schema::check(&world.db).await, Err(schema::SchemaError::TooNew { needed: 99 })));
+    let newest = schema::newest_migration();
+    world
+        .execute(&format!(
+            "UPDATE schema_requirements SET minimum_program_version = 1;
+             DELETE FROM _sqlx_migrations WHERE version = {newest}"
+        ))
+        .await;
+    assert!(
+        matches!(schema::check(&world.db).await, Err(schema::SchemaError::TooOld { needed, .. }) if needed == newest)
+    );
+}

@@ -1,0 +1,190 @@
+//! What the store's tests share: a database with one program, and profiles to take in.
+
+use domain::{
+    email::EmailAddress,
+    enrichment::{Confidence, Enrichment, Provider, Score},
+    event::TraceContext,
+    handle::Handle,
+    id::{LeadId, ProgramId, RunId},
+    lead::{Country, Profile, SourceName},
+    legal::Basis,
+    program::ProgramSettings,
+    qualification::Decision,
+};
+use store::{
+    Db, DbConfig, StoreError,
+    enrichments::{self, Written},
+    intake::{self, Accepted, Dedupe, IntakeBatch, IntakeOutcome},
+    leads::{self, Found, OpenLead},
+    outreach::plan::{PlanItem, PlannedMail, Start},
+    programs::{self, OpenProgram},
+    rejects::Reject,
+    runs::{self, RunKind},
+};
+use test_support::postgres::TestDatabase;
+use time::{OffsetDateTime, macros::datetime};
+use vault::{MasterKey, Vault};
+
+pub const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+
+pub struct World {
+    pub database: TestDatabase,
+    pub db: Db,
+    pub vault: Vault,
+    pub program: OpenProgram,
+    pub run: RunId,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let database = TestDatabase::create().await;
+        let db = Db::new(&DbConfig::new(database.url())).unwrap();
+        let vault = Vault::new(MasterKey::generate(), vec![]);
+        let program = programs::create(&db, &vault, &"acme".parse().unwrap(), &settings(), NOW).await.unwrap();
+        let run = RunId::generate();
+        let id = program.program.id;
+        db.transact("test.run", |tx, _| {
+            Box::pin(async move { runs::start(tx, id, run, RunKind::Import, None, NOW).await })
+        })
+        .await
+        .unwrap();
+        Self { database, db, vault, program, run }
+    }
+
+    pub const fn id(&self) -> ProgramId {
+        self.program.program.id
+    }
+
+    pub fn batch(&self, items: Vec<Profile>, rejects: Vec<Reject>, dedupe: Dedupe) -> IntakeBatch {
+        let trace = TraceContext::default();
+        IntakeBatch { run_id: self.run, items, rejects, dedupe, trace, now: NOW, idempotency: None }
+    }
+
+    pub async fn accept(&self, items: Vec<Profile>, dedupe: Dedupe) -> IntakeOutcome {
+        self.try_accept(self.batch(items, vec![], dedupe)).await.unwrap()
+    }
+
+    pub async fn try_accept(&self, batch: IntakeBatch) -> Result<IntakeOutcome, StoreError> {
+        let answer = |items: &[Accepted]| serde_json::json!({ "items": items.len() });
+        intake::accept(&self.db, &self.vault, &self.program, batch, answer).await
+    }
+
+    pub async fn accept_one(&self, profile: Profile) -> LeadId {
+        match self.accept(vec![profile], Dedupe::Skip).await.items[..] {
+            [Accepted::New(id)] => id,
+            ref other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    pub async fn open(&self, lead: LeadId) -> Found {
+        let id = (self.id(), lead);
+        leads::open(&self.db, &self.vault, &[id]).await.unwrap().remove(&id).unwrap()
+    }
+
+    pub async fn open_lead(&self, lead: LeadId) -> OpenLead {
+        match self.open(lead).await {
+            Found::Lead(lead) => *lead,
+            other => panic!("not a lead: {other:?}"),
+        }
+    }
+
+    pub async fn enrich(&self, lead: &OpenLead, score: i64) -> Written {
+        let sealed = [enrichments::seal(lead, enrichment(score))];
+        let written = self
+            .db
+            .transact("test.enrich", |tx, _| {
+                let sealed = &sealed;
+                Box::pin(async move { enrichments::write(tx, sealed, NOW).await })
+            })
+            .await
+            .unwrap();
+        written[0]
+    }
+
+    /// Accepts and enriches a lead.
+    pub async fn enriched(&self, profile: Profile) -> LeadId {
+        let id = self.accept_one(profile).await;
+        assert_eq!(self.enrich(&self.open_lead(id).await, 90).await, Written::New { version: 1 });
+        id
+    }
+
+    pub fn plan_item(&self, lead: LeadId, version: i32, address: &str, start: Start) -> PlanItem {
+        let recipient = self.program.keys.email_index(&EmailAddress::parse(address).unwrap());
+        let message_id = format!("<{lead}@example.com>");
+        let step = domain::outreach::CampaignStep::first();
+        let id = domain::id::OutreachId::generate();
+        PlanItem {
+            program_id: self.id(),
+            lead_id: lead,
+            enrichment_version: version,
+            decision: Decision::Plan,
+            mail: Some(PlannedMail { id, step, recipient, message_id, start }),
+        }
+    }
+
+    /// Deletes a lead's key, as an erasure does.
+    pub async fn erase(&self, lead: LeadId) {
+        self.execute(&format!("DELETE FROM lead_keys WHERE lead_id = '{lead}'")).await;
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        let mut connection = self.database.connect().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    }
+
+    pub async fn count(&self, sql: &str) -> i64 {
+        let mut connection = self.database.connect().await;
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+    }
+
+    pub async fn text(&self, sql: &str) -> String {
+        let mut connection = self.database.connect().await;
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+    }
+}
+
+pub fn settings() -> ProgramSettings {
+    ProgramSettings {
+        name: "Acme".to_owned(),
+        sender_name: "Ann of Acme".to_owned(),
+        sender_email: EmailAddress::parse("ann@acme.example").ok(),
+        reply_to: None,
+        postal_address: Some("1 Main Street, Springfield".to_owned()),
+        privacy_url: None,
+        threshold: 70,
+        niches: vec![],
+        product: "tea".to_owned(),
+        basis: Basis::LegitimateInterest,
+        daily_cap: None,
+        paused: false,
+    }
+}
+
+pub fn profile(username: &str) -> Profile {
+    Profile {
+        source: SourceName::parse("instagram").unwrap(),
+        username: Handle::parse(username).unwrap(),
+        name: Some(format!("Name of {username}")),
+        email: EmailAddress::parse(&format!("{username}@studio.example.com")).ok(),
+        profile_url: None,
+        follower_count: Some(12_345),
+        bio: Some("I bake bread".to_owned()),
+        verified: false,
+        location: None,
+        country: Country::parse("US").ok(),
+    }
+}
+
+pub fn enrichment(score: i64) -> Enrichment {
+    Enrichment {
+        niche: "food".to_owned(),
+        score: Score::new(score).unwrap(),
+        notes: "bakes".to_owned(),
+        message: "I like your bread".to_owned(),
+        compliant: true,
+        compliance_notes: "nothing found".to_owned(),
+        confidence: Confidence::new(0.5).unwrap(),
+        provider: Provider::Local,
+        fallback_reason: None,
+    }
+}
