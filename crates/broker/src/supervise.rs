@@ -1,0 +1,307 @@
+//! What keeps a consumer going: one session after another, each on a connection of its own.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use domain::event::Queue;
+use futures_util::{StreamExt, future::try_join_all};
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use tokio::{
+    sync::mpsc::{Permit, Sender, UnboundedReceiver},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backoff::Backoff,
+    config::BrokerConfig,
+    consumer::{Command, LinkStatus, Shared},
+    delivery::{Delivery, DeliveryTag},
+    error::{BrokerError, chain},
+    link::Link,
+    prefix::PrefixTracker,
+    topology::{Topology, short},
+};
+
+/// The only consumer on its channel, so any tag will do; a short one, since each delivery carries it.
+const CONSUMER_TAG: &str = "leadmill";
+
+/// How many commands to take at once before acknowledging.
+const COMMANDS_AT_ONCE: usize = 1024;
+
+/// Keeps a consumer going. Owns everything that talks to RabbitMQ; the consumer and its ackers only hold channels to it.
+pub(crate) struct Supervisor {
+    config: BrokerConfig,
+    topology: Topology,
+    queue: Queue,
+    name: String,
+    cancel: CancellationToken,
+    shared: Arc<Shared>,
+    commands: UnboundedReceiver<Command>,
+    /// `None` once nothing more will be handed out.
+    out: Option<Sender<Delivery>>,
+    backoff: Backoff,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        config: BrokerConfig,
+        queue: Queue,
+        name: &str,
+        cancel: CancellationToken,
+        shared: Arc<Shared>,
+        commands: UnboundedReceiver<Command>,
+        out: Sender<Delivery>,
+    ) -> Self {
+        Self {
+            topology: Topology::new(&config),
+            config,
+            queue,
+            name: name.to_owned(),
+            cancel,
+            shared,
+            commands,
+            out: Some(out),
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Runs until it is cancelled and everything is settled, or until nobody is interested any more.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let ended = match self.connect().await {
+                Some(Ok(link)) => {
+                    let ended = self.session(&link).await;
+                    if ended.is_ok() {
+                        link.close().await;
+                    }
+                    ended
+                }
+                Some(Err(error)) => Err(error),
+                None => Ok(()),
+            };
+            // Whatever was delivered on this channel and isn't acknowledged goes back to the queue.
+            self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+            let Err(error) = ended else { break };
+            let wait = self.backoff.failed();
+            tracing::warn!(
+                queue = %self.queue,
+                connection.name = %self.name,
+                error = %chain(&error),
+                retry_in_ms = wait.as_millis() as u64,
+                "not consuming",
+            );
+            self.shared.set_status(LinkStatus { connected: false, error: Some(chain(&error)) });
+            if self.pause(wait).await.is_none() {
+                break;
+            }
+        }
+        self.shared.set_status(LinkStatus::default());
+    }
+
+    /// Connects, with the topology in place. `None` if that isn't wanted any more.
+    async fn connect(&mut self) -> Option<Result<Link, BrokerError>> {
+        let out = self.out.as_ref()?;
+        let connecting = async {
+            let link = Link::open(&self.config, &self.name).await?;
+            self.topology.declare(&link).await?;
+            Ok(link)
+        };
+        tokio::select! {
+            () = stopped(&self.cancel, Some(out)) => None,
+            () = closing(&mut self.commands) => None,
+            result = connecting => Some(result),
+        }
+    }
+
+    /// Waits before the next attempt. `None` if there is to be none.
+    async fn pause(&mut self, wait: Duration) -> Option<()> {
+        let out = self.out.as_ref()?;
+        tokio::select! {
+            () = stopped(&self.cancel, Some(out)) => None,
+            () = closing(&mut self.commands) => None,
+            () = sleep(wait) => Some(()),
+        }
+    }
+
+    /// Consumes until the connection breaks (an error), or until it is over.
+    async fn session(&mut self, link: &Link) -> Result<(), BrokerError> {
+        let mut subscription = self.subscribe(link).await?;
+        self.backoff.succeeded();
+        self.shared.set_status(LinkStatus { connected: true, error: None });
+        tracing::info!(queue = %self.queue, connection.name = %self.name, "consuming");
+
+        let mut commands = Vec::with_capacity(COMMANDS_AT_ONCE);
+        let mut arrived: Option<Delivery> = None;
+        let mut flow = Flow::Flowing;
+        let mut idle_since = Instant::now();
+        loop {
+            if flow == Flow::Dry && arrived.is_none() {
+                // Tells the consumer that there is nothing more to come.
+                self.out = None;
+                if subscription.tracker.open() == 0 {
+                    return Ok(());
+                }
+            }
+            let is_idle = flow == Flow::Flowing && subscription.tracker.unacknowledged() == 0;
+            tokio::select! {
+                biased;
+                taken = self.commands.recv_many(&mut commands, COMMANDS_AT_ONCE) => {
+                    let ended = subscription.carry_out(commands.drain(..)).await?;
+                    if taken == 0 || ended.is_break() {
+                        return Ok(());
+                    }
+                    idle_since = Instant::now();
+                }
+                () = stopped(&self.cancel, self.out.as_ref()), if flow == Flow::Flowing => {
+                    subscription.stop_the_flow().await?;
+                    flow = Flow::Draining;
+                }
+                next = subscription.consumer.next(), if arrived.is_none() && flow != Flow::Dry => match next {
+                    Some(Ok(delivery)) => {
+                        subscription.tracker.delivered(delivery.delivery_tag);
+                        arrived = Some(Delivery::new(self.queue, subscription.epoch, delivery));
+                        idle_since = Instant::now();
+                    }
+                    Some(Err(source)) => return Err(BrokerError::Amqp { doing: "consuming", source }),
+                    None if flow == Flow::Draining => flow = Flow::Dry,
+                    None => return Err(BrokerError::ConsumerEnded(self.queue)),
+                },
+                room = reserve(self.out.as_ref()), if arrived.is_some() => {
+                    // Without room nobody will ever take it, and the end of the session gives it back.
+                    if let (Some(room), Some(delivery)) = (room, arrived.take()) {
+                        room.send(delivery);
+                    }
+                }
+                () = sleep_until(idle_since + self.config.idle_refresh), if is_idle => {
+                    subscription.end().await?;
+                    subscription = self.subscribe(link).await?;
+                    idle_since = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Begins to consume on a fresh channel.
+    async fn subscribe<'a>(&self, link: &'a Link) -> Result<Subscription<'a>, BrokerError> {
+        let channel = link.channel().await?;
+        let qos = channel.basic_qos(self.config.prefetch, BasicQosOptions::default());
+        link.ask("setting the prefetch", qos).await?;
+        let consuming = channel.basic_consume(
+            short(&self.topology.queue(self.queue)),
+            CONSUMER_TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = link.ask("consuming", consuming).await?;
+        Ok(Subscription {
+            link,
+            channel,
+            consumer,
+            epoch: self.shared.epoch.fetch_add(1, Ordering::AcqRel) + 1,
+            tracker: PrefixTracker::new(usize::from(self.config.prefetch / 2)),
+        })
+    }
+}
+
+/// Whether RabbitMQ still sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// It does.
+    Flowing,
+    /// It was told to stop; what it had sent before is still to be read.
+    Draining,
+    /// Everything is read.
+    Dry,
+}
+
+/// Until there is no reason to consume any more.
+async fn stopped(cancel: &CancellationToken, out: Option<&Sender<Delivery>>) {
+    match out {
+        Some(out) => tokio::select! {
+            () = cancel.cancelled() => {}
+            () = out.closed() => {}
+        },
+        None => cancel.cancelled().await,
+    }
+}
+
+/// Until the consumer is closed, or it and all its ackers are gone. For use between sessions: what else comes in then
+/// is about deliveries that RabbitMQ has taken back, and is ignored.
+async fn closing(commands: &mut UnboundedReceiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        if matches!(command, Command::Close) {
+            return;
+        }
+    }
+}
+
+async fn reserve(out: Option<&Sender<Delivery>>) -> Option<Permit<'_, Delivery>> {
+    out?.reserve().await.ok()
+}
+
+/// A consumer on its channel, and what is known of its deliveries.
+struct Subscription<'a> {
+    link: &'a Link,
+    channel: Channel,
+    consumer: lapin::Consumer,
+    epoch: u64,
+    tracker: PrefixTracker,
+}
+
+impl Subscription<'_> {
+    /// Carries out commands and acknowledges what can be. Breaks off when one of them is to close.
+    async fn carry_out(&mut self, commands: impl Iterator<Item = Command>) -> Result<ControlFlow<()>, BrokerError> {
+        let mut ended = ControlFlow::Continue(());
+        for command in commands {
+            match command {
+                Command::Settle(tags) => {
+                    for tag in self.current(tags) {
+                        self.tracker.settle(tag);
+                    }
+                }
+                Command::Release(tags) => {
+                    for tag in self.current(tags) {
+                        if self.tracker.release(tag) {
+                            let back = BasicNackOptions { multiple: false, requeue: true };
+                            self.link.ask("releasing a delivery", self.channel.basic_nack(tag, back)).await?;
+                        }
+                    }
+                }
+                Command::Close => ended = ControlFlow::Break(()),
+            }
+        }
+        let acks = self.tracker.take_acks();
+        let ack =
+            |tag, multiple| self.link.ask("acknowledging", self.channel.basic_ack(tag, BasicAckOptions { multiple }));
+        if let Some(tag) = acks.multiple {
+            ack(tag, true).await?;
+        }
+        try_join_all(acks.singles.into_iter().map(|tag| ack(tag, false))).await?;
+        Ok(ended)
+    }
+
+    async fn stop_the_flow(&self) -> Result<(), BrokerError> {
+        let tag = ShortString::from(CONSUMER_TAG);
+        let cancelling = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+        self.link.ask("cancelling the consumer", cancelling).await
+    }
+
+    /// Leaves the channel. What RabbitMQ thinks we hold goes back to the queue.
+    async fn end(self) -> Result<(), BrokerError> {
+        self.link.ask("closing a channel", self.channel.close(200, "OK".into())).await
+    }
+
+    /// The bare tags of those that are this channel's.
+    fn current(&self, tags: Vec<DeliveryTag>) -> impl Iterator<Item = u64> + use<> {
+        let epoch = self.epoch;
+        tags.into_iter().filter(move |tag| tag.epoch == epoch).map(|tag| tag.tag)
+    }
+}
