@@ -1,0 +1,76 @@
+//! What was just committed and waits in memory to be published.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use store::outbox::Leased;
+use tokio::{sync::Notify, time::Instant};
+
+/// A bounded queue that forgets what is too old: those rows are about to be a sweeper's.
+pub(super) struct Buffer {
+    entries: Mutex<VecDeque<Entry>>,
+    arrived: Notify,
+    capacity: usize,
+    fresh: Duration,
+}
+
+/// A row and when it was offered.
+pub(super) struct Entry {
+    pub(super) row: Leased,
+    offered_at: Instant,
+}
+
+impl Buffer {
+    pub(super) fn new(capacity: usize, fresh: Duration) -> Self {
+        Self { entries: Mutex::default(), arrived: Notify::new(), capacity, fresh }
+    }
+
+    /// Takes what there is room for and says how many there was none for.
+    pub(super) fn offer(&self, rows: Vec<Leased>) -> usize {
+        let offered_at = Instant::now();
+        let overflow = {
+            let mut entries = self.entries();
+            let room = self.capacity.saturating_sub(entries.len());
+            let overflow = rows.len().saturating_sub(room);
+            entries.extend(rows.into_iter().take(room).map(|row| Entry { row, offered_at }));
+            overflow
+        };
+        self.arrived.notify_one();
+        overflow
+    }
+
+    /// The oldest that are fresh, at most `max`.
+    pub(super) fn take(&self, max: usize) -> Vec<Entry> {
+        let mut entries = self.entries();
+        // Entries are in the order of their age, but for those that were given back, which are older still.
+        while entries.front().is_some_and(|entry| entry.offered_at.elapsed() > self.fresh) {
+            entries.pop_front();
+        }
+        let count = entries.len().min(max);
+        entries.drain(..count).collect()
+    }
+
+    /// Takes back what couldn't be published, to be tried again while it is fresh.
+    pub(super) fn give_back(&self, back: Vec<Entry>) {
+        let mut entries = self.entries();
+        for entry in back.into_iter().rev() {
+            entries.push_front(entry);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Until something was offered since the last call.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,120 @@
+//! Publishes rows that are due: retries whose time has come, and what a buffer or a process has left behind.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use store::outbox::{self, Leased};
+use tokio::time::{Instant, sleep};
+
+use super::Context;
+use crate::{
+    health::Part,
+    retry::{self, Waits},
+};
+
+/// How often the depth is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Claims due rows by extending their lease, publishes them, and goes on until there are none. Every replica runs one:
+/// the claims skip each other's rows.
+pub(super) struct Sweeper {
+    context: Context,
+    measured_at: Option<Instant>,
+}
+
+impl Sweeper {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context, measured_at: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        let cancel = self.context.cancel.clone();
+        let sweeping = async {
+            let mut waits = Waits::new();
+            loop {
+                self.measure().await;
+                if self.sweep().await {
+                    waits.reset();
+                    sleep(retry::jittered(self.context.config.sweep_every)).await;
+                } else {
+                    waits.pause().await;
+                }
+            }
+        };
+        // Dropping a sweep half-way is what a crash would do: the claimed rows come due again.
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = sweeping => {}
+        }
+    }
+
+    /// Sweeps until dry. False if PostgreSQL or RabbitMQ got in the way.
+    async fn sweep(&mut self) -> bool {
+        loop {
+            // A claim without RabbitMQ would only put the rows off.
+            self.context.wait_for_broker(Duration::ZERO).await;
+            let limit = self.context.config.sweep;
+            let Some(rows) = self.claim(limit).await else { return false };
+            let claimed = rows.len();
+            if claimed > 0 {
+                self.context.metrics.swept(claimed);
+                if !self.publish(rows).await {
+                    return false;
+                }
+                self.measure().await;
+            }
+            if claimed < limit {
+                return true;
+            }
+        }
+    }
+
+    async fn claim(&self, limit: usize) -> Option<Vec<Leased>> {
+        let claimed = self
+            .context
+            .db
+            .transact("outbox.claim", move |tx, _| Box::pin(async move { outbox::claim_due(tx, limit as i64).await }))
+            .await;
+        match claimed {
+            Ok(rows) => {
+                self.context.health.present(Part::Database);
+                Some(rows)
+            }
+            Err(error) if error.is_transient() => {
+                self.context.health.missing(Part::Database, &retry::chain(&error));
+                None
+            }
+            Err(error) => {
+                tracing::error!(error = %retry::chain(&error), "due rows of the outbox can't be claimed");
+                None
+            }
+        }
+    }
+
+    /// Publishes all of them. Those that aren't confirmed come due again when this lease ends.
+    async fn publish(&self, mut rows: Vec<Leased>) -> bool {
+        let mut batches = Vec::new();
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(self.context.config.batch));
+            batches.push(std::mem::replace(&mut rows, rest));
+        }
+        let published = join_all(batches.into_iter().map(|batch| self.context.publish(batch, |row| row))).await;
+        let mut sound = true;
+        for outcome in published {
+            sound &= outcome.failed.is_empty();
+            self.context.delete(outcome.confirmed).await;
+        }
+        sound
+    }
+
+    async fn measure(&mut self) {
+        if self.measured_at.is_some_and(|at| at.elapsed() < MEASURE_EVERY) {
+            return;
+        }
+        self.measured_at = Some(Instant::now());
+        let depth = self.context.db.transact("outbox.depth", |tx, _| Box::pin(outbox::depth(tx))).await;
+        if let Ok(depth) = depth {
+            self.context.metrics.depth(&depth);
+        }
+    }
+}

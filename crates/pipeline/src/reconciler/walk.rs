@@ -1,0 +1,136 @@
+//! One look at all leads, program by program, in the order of their ids.
+
+use std::time::Duration;
+
+use domain::{
+    clock::{Clock as _, SystemClock},
+    event::{Outgoing, Queue},
+    id::{LeadId, ProgramId},
+};
+use store::{
+    Db, StoreError, outbox, programs,
+    reconcile::{self, Page},
+};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{LEASE, LEASE_LIFE, ReconcilerConfig, memory::Memory};
+use crate::outbox::Outbox;
+
+/// Before every UUIDv7.
+const START: LeadId = LeadId::from_uuid(Uuid::nil());
+
+/// A walk over the leads that a queue's consumer should have handled.
+pub(super) struct Walk {
+    queue: Queue,
+    /// What changed later may be on its way.
+    before: OffsetDateTime,
+    /// Where it goes on: within which program (the first after it, if that is gone), after which lead.
+    at: Option<(ProgramId, LeadId)>,
+    memory: Memory,
+}
+
+impl Walk {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self { queue, before: OffsetDateTime::UNIX_EPOCH, at: None, memory: Memory::default() }
+    }
+
+    /// From the beginning, for everything that was changed before this instant.
+    pub(super) fn begin(&mut self, before: OffsetDateTime) {
+        self.before = before;
+        self.at = None;
+    }
+
+    /// What was emitted is lost as well.
+    pub(super) fn forget(&mut self) {
+        self.memory = Memory::default();
+    }
+
+    /// Goes on until all leads were looked at (true), `budget` events are emitted, or the lease is gone.
+    pub(super) async fn go_on(
+        &mut self,
+        db: &Db,
+        outbox: &Outbox,
+        config: &ReconcilerConfig,
+        holder: Uuid,
+        budget: u32,
+    ) -> Result<bool, StoreError> {
+        let mut programs = db.transact("reconciler.programs", |tx, _| Box::pin(programs::ids(tx))).await?;
+        programs.sort_unstable();
+        let mut budget = budget as usize;
+        let mut renewed_at = Instant::now();
+        let mut emitted = 0;
+        for program in programs {
+            let mut after = match self.at {
+                Some((current, _)) if program < current => continue,
+                Some((current, after)) if program == current => after,
+                _ => START,
+            };
+            loop {
+                self.at = Some((program, after));
+                if budget == 0 {
+                    return Ok(false);
+                }
+                if renewed_at.elapsed() > LEASE_LIFE / 3 {
+                    if !renew(db, holder).await? {
+                        return Ok(false);
+                    }
+                    renewed_at = Instant::now();
+                }
+                let limit = usize::from(config.page.max(1)).min(budget);
+                let page = self.page(db, program, after, limit).await?;
+                let lost = self.memory.unknown(page.lost, config.again_after);
+                if !lost.is_empty() {
+                    budget -= lost.len();
+                    emitted += lost.len();
+                    let rows = {
+                        let lost = &lost;
+                        db.transact("reconciler.emit", |tx, _| Box::pin(outbox::insert(tx, lost.clone()))).await?
+                    };
+                    outbox.offer(rows);
+                    self.memory.emitted(&lost);
+                }
+                match page.next {
+                    Some(next) => after = next,
+                    None => break,
+                }
+            }
+        }
+        if emitted > 0 {
+            tracing::warn!(queue = %self.queue, emitted, "leads had lost their message; it was emitted again");
+        }
+        self.at = None;
+        self.memory.prune(config.again_after);
+        Ok(true)
+    }
+
+    async fn page(&self, db: &Db, program: ProgramId, after: LeadId, limit: usize) -> Result<Page, StoreError> {
+        let (queue, before, now) = (self.queue, self.before, SystemClock.now());
+        let limit = limit as i64;
+        db.transact("reconciler.page", |tx, _| {
+            Box::pin(async move {
+                let mut page = match queue {
+                    Queue::LeadCreated => reconcile::unenriched(tx, program, after, before, limit, now).await?,
+                    Queue::LeadEnriched => reconcile::undecided(tx, program, after, before, limit, now).await?,
+                };
+                if !page.lost.is_empty() {
+                    let leads: Vec<LeadId> = page.lost.iter().map(lead).collect();
+                    let waiting = reconcile::still_in_outbox(tx, &leads).await?;
+                    page.lost.retain(|outgoing| !waiting.contains(&lead(outgoing)));
+                }
+                Ok(page)
+            })
+        })
+        .await
+    }
+}
+
+const fn lead(outgoing: &Outgoing) -> LeadId {
+    outgoing.envelope.lead_id
+}
+
+async fn renew(db: &Db, holder: Uuid) -> Result<bool, StoreError> {
+    const LIFE: Duration = LEASE_LIFE;
+    db.transact("reconciler.lease", |tx, _| Box::pin(reconcile::take_lease(tx, LEASE, holder, LIFE))).await
+}

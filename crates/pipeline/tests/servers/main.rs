@@ -1,0 +1,6 @@
+//! The pipeline against a real PostgreSQL and a real RabbitMQ.
+
+mod common;
+mod outbox;
+mod reconciling;
+mod running;
