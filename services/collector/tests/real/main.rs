@@ -1,0 +1,6 @@
+//! The collector against a real PostgreSQL.
+
+mod fixture;
+mod import;
+mod ingest;
+mod simulation;
