@@ -1,0 +1,69 @@
+//! Who turns a lead into an enrichment.
+
+use domain::{
+    enrichment::{COMPLIANCE_NOTES_CHARS, Enrichment, Provider},
+    lead::Lead,
+    program::Program,
+    text,
+};
+
+use crate::{local::LocalAnalyser, model::ModelClient};
+
+/// Someone who analyses leads. It never fails: where a model can't be believed, the built-in analyser steps in.
+#[derive(Debug)]
+pub enum Analyst {
+    /// The built-in analyser.
+    Local(LocalAnalyser),
+    /// A chat model.
+    Model {
+        /// Asks it.
+        client: Box<ModelClient>,
+        /// Steps in, and has the last word on what a profile itself objects to.
+        fallback: LocalAnalyser,
+    },
+}
+
+/// An analysis, and what it cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    /// What the analyst says.
+    pub enrichment: Enrichment,
+    /// Tokens spent on it, those of refused answers included.
+    pub tokens: u64,
+}
+
+impl Analyst {
+    /// Analyses a lead.
+    pub async fn analyse(&self, lead: &Lead, program: &Program) -> Analysis {
+        match self {
+            Self::Local(local) => Analysis { enrichment: local.analyse(lead, program), tokens: 0 },
+            Self::Model { client, fallback } => {
+                let asked = client.ask(lead, program).await;
+                let enrichment = match asked.analysis {
+                    Ok(enrichment) => with_objections(enrichment, *fallback, lead),
+                    Err(failure) => {
+                        tracing::debug!(lead.id = %lead.id, enricher.failure = failure.code(), "fell back to the built-in analyser");
+                        Enrichment {
+                            provider: Provider::LocalFallback,
+                            fallback_reason: Some(failure.code()),
+                            ..fallback.analyse(lead, program)
+                        }
+                    }
+                };
+                Analysis { enrichment, tokens: asked.tokens }
+            }
+        }
+    }
+}
+
+/// A model may veto, never approve: what the profile itself objects to stands, whatever the model says.
+fn with_objections(enrichment: Enrichment, local: LocalAnalyser, lead: &Lead) -> Enrichment {
+    let objections = local.objections(lead);
+    if objections.is_empty() {
+        return enrichment;
+    }
+    let mut sentences: Vec<&str> = objections.iter().map(|objection| objection.sentence()).collect();
+    sentences.push(&enrichment.compliance_notes);
+    let compliance_notes = text::single_line(&sentences.join(" "), COMPLIANCE_NOTES_CHARS).unwrap_or_default();
+    Enrichment { compliant: false, compliance_notes, ..enrichment }
+}

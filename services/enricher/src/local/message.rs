@@ -1,0 +1,104 @@
+//! The personal part of the first mail. It says only what the profile shows (network, niche, topics, size, name), in words
+//! of this program and its lexicon: nothing is copied from the bio, so that no link, address or instruction can travel.
+//!
+//! It has neither a greeting nor an offer; the mail's template adds these.
+
+use domain::{
+    enrichment::MESSAGE_CHARS,
+    lead::{Lead, SourceName},
+    program::Program,
+    text,
+};
+
+use super::{evidence::Evidence, features::grouped, lexicon::Lexicon, name};
+
+/// Topics that a message names at most.
+const TOPICS: usize = 2;
+
+/// Composes the message. Which of several wordings is taken depends on the lead's id, so that it stays the same.
+pub(super) fn compose(lexicon: &Lexicon, lead: &Lead, program: &Program, evidence: &Evidence<'_>) -> String {
+    let profile = &lead.profile;
+    let place = network(&profile.source).map_or_else(String::new, |network| format!(" on {network}"));
+    let about = about(lexicon, evidence);
+    let variant = usize::from(lead.id.as_uuid().as_bytes()[15]);
+    let openings = [
+        format!("I came across your profile{place} and liked your work{about}."),
+        format!(
+            "Your profile{place} caught my eye while I was looking for creators to work with; I like your work{about}."
+        ),
+        format!("I have been looking at creators{place}, and your work{about} stood out."),
+    ];
+    let mut sentences = vec![openings[variant % openings.len()].clone()];
+    if let Some(followers) = profile.follower_count.filter(|followers| *followers >= 1_000) {
+        sentences.push(format!(
+            "You have built an audience of about {} people, and that takes dedication.",
+            rounded(followers)
+        ));
+    }
+    let program = text::single_line(&program.settings.name, 100);
+    let question = program.map_or_else(
+        || "I think that our affiliate program could be a good match".to_owned(),
+        |program| format!("I think that the affiliate program of {program} could be a good match"),
+    );
+    sentences.push(match name::first_name(lexicon, profile) {
+        Some(name) => format!("{question} for you, {name}."),
+        None => format!("{question} for you."),
+    });
+    text::single_line(&sentences.join(" "), MESSAGE_CHARS).unwrap_or_default()
+}
+
+/// ` in fitness`, with the topics that stand in the bio.
+fn about(lexicon: &Lexicon, evidence: &Evidence<'_>) -> String {
+    let Some(niche) = evidence.niche else { return String::new() };
+    let niche = lexicon.niche_name(niche);
+    let niche = if niche == "diy" { "DIY" } else { niche };
+    let topics: Vec<&str> = evidence
+        .topics
+        .iter()
+        .copied()
+        .filter(|topic| !niche.contains(topic) && !topic.contains(niche))
+        .take(TOPICS)
+        .collect();
+    match topics[..] {
+        [] => format!(" in {niche}"),
+        [one] => format!(" in {niche}, especially around {one}"),
+        [one, other, ..] => format!(" in {niche}, especially around {one} and {other}"),
+    }
+}
+
+/// The network's own spelling; a list or an unknown source is not named.
+fn network(source: &SourceName) -> Option<&'static str> {
+    Some(match source.as_str() {
+        "instagram" => "Instagram",
+        "youtube" => "YouTube",
+        "tiktok" => "TikTok",
+        "x" => "X",
+        "facebook" => "Facebook",
+        "twitch" => "Twitch",
+        "pinterest" => "Pinterest",
+        "linkedin" => "LinkedIn",
+        "reddit" => "Reddit",
+        "threads" => "Threads",
+        "bluesky" => "Bluesky",
+        "snapchat" => "Snapchat",
+        _ => return None,
+    })
+}
+
+/// The number with its two leading digits kept: 24,351 is `24,000`.
+fn rounded(number: u64) -> String {
+    let step = 10_u64.pow(number.ilog10().saturating_sub(1));
+    grouped(number / step * step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_is_rounded_down_to_two_digits() {
+        assert_eq!(rounded(24_999), "24,000");
+        assert_eq!(rounded(1_000), "1,000");
+        assert_eq!(rounded(1_250_000), "1,200,000");
+    }
+}

@@ -1,0 +1,237 @@
+//! Asks a model about a lead: bounded concurrency, retries, a breaker, one second chance for a refused answer.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use domain::{
+    clock::Clock,
+    enrichment::{Enrichment, Provider},
+    lead::Lead,
+    program::Program,
+};
+use opentelemetry::{KeyValue, global, metrics::Counter};
+use recloser::{AsyncRecloser, Error as Gate, Recloser};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{
+    Budget, Failure,
+    answer::{self, Answer},
+    facts,
+    http::{Api, Completion},
+    prompt,
+    retry::Pauses,
+};
+use crate::{alarm::RefusalAlarm, config::ModelConfig};
+
+/// How often a model is asked for an answer that can be believed.
+const ASKS: u32 = 2;
+/// Requests that decide, after a pause of the breaker, whether it closes again.
+const PROBES: usize = 3;
+
+/// A client that can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The key can't stand in a header.
+    #[error("the model's API key has a character that can't stand in an HTTP header")]
+    Key,
+    /// The HTTP client can't be made.
+    #[error("the HTTP client for the model's API can't be made")]
+    Client(#[source] reqwest::Error),
+}
+
+/// What came of asking about one lead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The model's analysis, or why there is none.
+    pub analysis: Result<Enrichment, Failure>,
+    /// Tokens that were spent on it.
+    pub tokens: u64,
+}
+
+/// The client. Share it by reference; it keeps its connections open.
+pub struct ModelClient {
+    api: Api,
+    config: ModelConfig,
+    permits: Semaphore,
+    breaker: AsyncRecloser,
+    budget: Arc<Budget>,
+    clock: Arc<dyn Clock>,
+    alarm: RefusalAlarm,
+    requests: Counter<u64>,
+    tokens: Counter<u64>,
+}
+
+impl fmt::Debug for ModelClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelClient")
+            .field("config", &self.config)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ModelClient {
+    /// Makes a client. A TLS provider must be installed (`service::tls`).
+    ///
+    /// # Errors
+    /// [`ModelError`], when the key or the HTTP client's setup is unusable.
+    pub fn new(
+        config: ModelConfig,
+        budget: Arc<Budget>,
+        clock: Arc<dyn Clock>,
+        alarm: RefusalAlarm,
+    ) -> Result<Self, ModelError> {
+        let breaker = Recloser::custom()
+            .error_rate(config.breaker_failure_rate)
+            .closed_len(config.breaker_window.get())
+            .half_open_len(PROBES)
+            .open_wait(config.breaker_pause)
+            .build();
+        let meter = global::meter("leadmill");
+        Ok(Self {
+            api: Api::new(&config)?,
+            permits: Semaphore::new(config.concurrency.get()),
+            breaker: breaker.into(),
+            budget,
+            clock,
+            alarm,
+            requests: meter
+                .u64_counter("enricher.model.requests")
+                .with_description("Requests to the model's API by outcome: ok, or why its answer was not used")
+                .build(),
+            tokens: meter.u64_counter("enricher.model.tokens").with_description("Tokens spent").build(),
+            config,
+        })
+    }
+
+    /// Asks about a lead. Takes at most the configured total time, once it is this lead's turn.
+    pub async fn ask(&self, lead: &Lead, program: &Program) -> Asked {
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let mut asking = Asking { client: self, deadline: Instant::now() + self.config.total_time, tokens: 0 };
+        let analysis = asking.analyse(lead, program).await;
+        Asked { analysis, tokens: asking.tokens }
+    }
+
+    fn count(&self, outcome: String) {
+        self.requests.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+}
+
+/// The work for one lead.
+struct Asking<'a> {
+    client: &'a ModelClient,
+    deadline: Instant,
+    tokens: u64,
+}
+
+impl Asking<'_> {
+    async fn analyse(&mut self, lead: &Lead, program: &Program) -> Result<Enrichment, Failure> {
+        let mut messages = prompt::messages(lead, program, &self.client.config.fields);
+        let mut asks = 0;
+        loop {
+            asks += 1;
+            let read = self.complete(&messages).await.and_then(|completion| read(&completion, lead, program));
+            match read {
+                Ok(answer) => {
+                    self.client.count("ok".to_owned());
+                    return Ok(enrichment(answer));
+                }
+                Err(failure) if failure.is_bad_answer() => {
+                    self.client.count(failure.code());
+                    tracing::debug!(lead.id = %lead.id, enricher.failure = failure.code(), enricher.ask = asks, "refused the model's answer");
+                    if asks >= ASKS {
+                        return Err(failure);
+                    }
+                    messages.truncate(2);
+                    messages.push(prompt::correction(&failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// One completion, tried again while the reason to fail can pass.
+    async fn complete(&mut self, messages: &[Value]) -> Result<Completion, Failure> {
+        let client = self.client;
+        let config = &client.config;
+        let body = prompt::request(config, messages);
+        let mut pauses = Pauses::new(config.initial_backoff, config.max_backoff);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let failure = match self.attempt(&body).await {
+                Err(failure) if !failure.is_bad_answer() => failure,
+                done => return done,
+            };
+            let pause = pauses.next(failure.retry_after());
+            let left = self.left();
+            if !failure.can_pass() || attempts >= config.max_attempts.get() || pause >= left {
+                return Err(failure);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&mut self, body: &Value) -> Result<Completion, Failure> {
+        let client = self.client;
+        let today = client.clock.now().date();
+        if !client.budget.allows(today) {
+            return Err(Failure::SpendingLimit);
+        }
+        let limit = client.config.timeout.min(self.left());
+        let asked = client.breaker.call_with(Failure::counts_for_breaker, client.api.ask(body, limit, &*client.clock));
+        match asked.await {
+            Ok(completion) => {
+                client.alarm.clear();
+                client.budget.spend(today, completion.tokens);
+                client.tokens.add(completion.tokens, &[]);
+                self.tokens += completion.tokens;
+                Ok(completion)
+            }
+            Err(Gate::Rejected) => Err(Failure::BreakerOpen),
+            Err(Gate::Inner(failure)) => {
+                if let Failure::Refused { status } = failure {
+                    client.alarm.raise(status);
+                }
+                if !failure.is_bad_answer() {
+                    client.count(failure.code());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Reads and checks a completion.
+fn read(completion: &Completion, lead: &Lead, program: &Program) -> Result<Answer, Failure> {
+    if completion.refused {
+        return Err(Failure::InvalidAnswer { what: "refusal" });
+    }
+    match answer::parse(&completion.content) {
+        Ok(answer) => facts::check(&answer.message, lead, program).map(|()| answer),
+        Err(_) if completion.cut => Err(Failure::Truncated),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn enrichment(answer: Answer) -> Enrichment {
+    Enrichment {
+        niche: answer.niche,
+        score: answer.score,
+        notes: answer.notes,
+        message: answer.message,
+        compliant: answer.compliant,
+        compliance_notes: answer.compliance_notes,
+        confidence: answer.confidence,
+        provider: Provider::Model,
+        fallback_reason: None,
+    }
+}

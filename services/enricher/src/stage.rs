@@ -1,0 +1,175 @@
+//! The stage: from `lead.created` (or `lead.updated`) to a stored enrichment and `lead.enriched`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use domain::{
+    clock::Clock,
+    enrichment::Enrichment,
+    event::{Envelope, Event, Queue},
+    id::{LeadId, ProgramId},
+};
+use futures_util::future::BoxFuture;
+use opentelemetry::{KeyValue, global, metrics::Counter};
+use pipeline::{Batcher, Effect, Outcome, Stage};
+use store::{
+    Connection, Db, StoreError,
+    enrichments::{self, SealedEnrichment, Written},
+    leads::{self, Found},
+    model_usage,
+    programs::Directory,
+};
+
+use crate::{
+    analyst::{Analysis, Analyst},
+    model::Budget,
+};
+
+/// Leads that are read with one statement, at most.
+const READ_BATCH: usize = 256;
+
+/// Where tokens are booked.
+#[derive(Debug)]
+pub struct Spending {
+    /// The model that they were spent on.
+    pub model: String,
+    /// What is told of the total.
+    pub budget: Arc<Budget>,
+}
+
+/// The enricher's stage.
+pub struct EnrichStage {
+    analyst: Analyst,
+    leads: Batcher<(ProgramId, LeadId), Found, StoreError>,
+    programs: Directory,
+    clock: Arc<dyn Clock>,
+    spending: Option<Spending>,
+    analysed: Counter<u64>,
+}
+
+/// An analysis, sealed and ready to be written.
+#[derive(Debug)]
+pub struct Prepared {
+    program_id: ProgramId,
+    lead_id: LeadId,
+    revision: i32,
+    score: i16,
+    sealed: SealedEnrichment,
+    tokens: u64,
+}
+
+impl EnrichStage {
+    /// A stage that reads leads from `db` with the keys of `programs`. `spending` is for an analyst that costs tokens.
+    pub fn new(
+        db: Db,
+        programs: Directory,
+        analyst: Analyst,
+        spending: Option<Spending>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let vault = programs.vault().clone();
+        let leads = Batcher::new(READ_BATCH, move |keys: Vec<(ProgramId, LeadId)>| {
+            let (db, vault) = (db.clone(), vault.clone());
+            async move { leads::open(&db, &vault, &keys).await }
+        });
+        let analysed = global::meter("leadmill")
+            .u64_counter("enricher.analysed")
+            .with_description("Leads analysed, by provider and reason of a fallback")
+            .build();
+        Self { analyst, leads, programs, clock, spending, analysed }
+    }
+
+    fn count(&self, enrichment: &Enrichment) {
+        let reason = enrichment.fallback_reason.clone().unwrap_or_default();
+        let labels = [KeyValue::new("provider", enrichment.provider.name()), KeyValue::new("reason", reason)];
+        self.analysed.add(1, &labels);
+    }
+
+    async fn book(&self, tx: &mut Connection, batch: &[Prepared]) -> Result<(), StoreError> {
+        let Some(Spending { model, budget }) = &self.spending else { return Ok(()) };
+        let mut spent: BTreeMap<ProgramId, u64> = BTreeMap::new();
+        for item in batch.iter().filter(|item| item.tokens > 0) {
+            *spent.entry(item.program_id).or_default() += item.tokens;
+        }
+        if !spent.is_empty() {
+            let today = self.clock.now().date();
+            let total = model_usage::add(tx, today, model, &spent).await?;
+            budget.learn(today, total);
+        }
+        Ok(())
+    }
+}
+
+impl Stage for EnrichStage {
+    const NAME: &'static str = "enricher";
+    const QUEUE: Queue = Queue::LeadCreated;
+
+    type Prepared = Prepared;
+
+    async fn prepare(&self, envelope: &Envelope) -> Outcome<Prepared> {
+        let key = (envelope.program_id, envelope.lead_id);
+        let open = match self.leads.load(key).await {
+            Ok(Some(Found::Lead(open))) => open,
+            Ok(Some(Found::Erased)) => return Outcome::Done("erased"),
+            Ok(Some(Found::Unreadable(error))) => return Outcome::reject(&*error),
+            Ok(Some(Found::Unknown) | None) => {
+                return Outcome::Reject { reason: format!("there is no lead {} in program {}", key.1, key.0) };
+            }
+            Err(error) => return Outcome::failed(error),
+        };
+        // An event tells that something changed, not what: the newest revision is what gets analysed.
+        if open.enriched_revision.is_some_and(|enriched| enriched >= open.lead.revision) {
+            return Outcome::Done("stale");
+        }
+        let program = match self.programs.get(key.0).await {
+            Ok(Some(program)) => program,
+            Ok(None) => return Outcome::Reject { reason: format!("there is no program {}", key.0) },
+            Err(error) => return Outcome::failed(error),
+        };
+        let Analysis { enrichment, tokens } = self.analyst.analyse(&open.lead, &program.program).await;
+        self.count(&enrichment);
+        Outcome::Apply(Prepared {
+            program_id: key.0,
+            lead_id: key.1,
+            revision: open.lead.revision,
+            score: enrichment.score.get(),
+            tokens,
+            sealed: enrichments::seal(&open, enrichment),
+        })
+    }
+
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Connection,
+        batch: &'a mut [Prepared],
+    ) -> BoxFuture<'a, Result<Vec<Effect>, StoreError>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            // Copies, since the same batch may have to be applied again.
+            let sealed: Vec<SealedEnrichment> = batch.iter().map(|item| item.sealed.clone()).collect();
+            let written = enrichments::write(tx, &sealed, now).await?;
+            // Last, so that all replicas take their locks in one order.
+            self.book(tx, batch).await?;
+            Ok(batch
+                .iter()
+                .zip(written)
+                .map(|(item, written)| match written {
+                    Written::New { version } => {
+                        let event = Event::LeadEnriched { enrichment_version: version, score: item.score };
+                        Effect::telling(
+                            "written",
+                            Envelope::new(item.program_id, item.lead_id, item.revision, now, event),
+                        )
+                    }
+                    Written::Stale => Effect::silent("stale"),
+                    Written::Erased => Effect::silent("erased"),
+                })
+                .collect())
+        })
+    }
+}
+
+impl std::fmt::Debug for EnrichStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrichStage").field("analyst", &self.analyst).finish_non_exhaustive()
+    }
+}
