@@ -1,0 +1,17 @@
+//! Makes the mail: text and HTML part, and every header that the law and the mailbox providers ask for.
+//!
+//! **Architecture invariant:** what a stranger wrote (name, handle, niche, the personal message) goes through
+//! [`inert::inert`] before it reaches a template or a header, the HTML template escapes everything, and every link is made
+//! here, from our own configuration. Nothing here does I/O, and the same input gives the same `Message-ID`.
+//!
+//! To say something new in every mail, change the templates in `templates/`; both parts must say it.
+
+mod compose;
+mod inert;
+mod links;
+mod template;
+
+pub use compose::{ComposeError, ComposeInput, ComposedMessage, Composer, message_id};
+pub use inert::inert;
+pub use links::{InvalidLinks, Links};
+pub(crate) use template::environment as templates;

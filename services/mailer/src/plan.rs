@@ -1,0 +1,220 @@
+//! The stage behind the queue `lead.enriched`: decides, records the decision, and plans the mail.
+//!
+//! A plan that may be sent now is inserted already claimed and handed to the [`Sender`] after the commit; what finds no
+//! free slot, or wants a token of a limited budget, is inserted as queued and found by polling.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use domain::{
+    clock::Clock,
+    event::{Envelope, Queue, TraceContext},
+    id::{LeadId, LeaseToken, OutreachId, ProgramId},
+    legal::{Channel, judge},
+    outreach::CampaignStep,
+    program::Program,
+    qualification::{Candidate, Decision, Limits, qualify},
+};
+use futures_util::future::BoxFuture;
+use pipeline::{Batcher, Effect, Outcome, Stage};
+use store::{
+    Connection, Db, StoreError,
+    enrichments::{self, EnrichedLead, FoundEnriched},
+    outreach::{
+        claim::Claimed,
+        plan::{PlanItem, Planned, PlannedMail, Start, plan},
+    },
+    programs::{Directory, OpenProgram},
+};
+
+use crate::{
+    message::message_id,
+    sender::{Job, Sender, Slot},
+};
+
+/// Leads that are read in one statement.
+const READ_BATCH: usize = 256;
+
+/// The stage.
+pub struct PlanStage {
+    directory: Directory,
+    leads: Batcher<(ProgramId, LeadId), FoundEnriched, StoreError>,
+    sender: Sender,
+    clock: Arc<dyn Clock>,
+}
+
+impl PlanStage {
+    /// A stage that hands what can start at once to `sender`.
+    pub fn new(db: Db, directory: Directory, sender: Sender, clock: Arc<dyn Clock>) -> Self {
+        let vault = directory.vault().clone();
+        let leads = Batcher::new(READ_BATCH, move |ids: Vec<(ProgramId, LeadId)>| {
+            let (db, vault) = (db.clone(), vault.clone());
+            async move { enrichments::open(&db, &vault, &ids).await as Result<HashMap<_, _>, _> }
+        });
+        Self { directory, leads, sender, clock }
+    }
+}
+
+/// A lead that was decided about.
+#[derive(Debug)]
+pub struct Decided {
+    item: PlanItem,
+    lead: Box<EnrichedLead>,
+    program: Arc<OpenProgram>,
+    trace: TraceContext,
+    /// The right to start its mail at once; taken when the batch is applied.
+    slot: Option<Slot>,
+    /// Whether the row was inserted under our lease.
+    claimed: bool,
+}
+
+/// Decides about a lead by everything that is known of it now.
+pub fn decide(lead: &EnrichedLead, program: &Program) -> Decision {
+    let settings = &program.settings;
+    let profile = &lead.lead.lead.profile;
+    qualify(&Candidate {
+        score: lead.enrichment.score,
+        threshold: settings.threshold,
+        compliant: lead.enrichment.compliant,
+        sent: lead.sent,
+        suppressed: lead.suppressed,
+        has_address: profile.email.is_some(),
+        legal: judge(profile.country, settings.basis, Channel::Email),
+        // The day's cap is a matter of when, not of whether: tokens are taken when the mail is claimed.
+        limits: Limits { paused: settings.paused, incomplete_sender: !settings.can_send(), daily_cap_reached: false },
+    })
+}
+
+/// The mail that follows from a decision, waiting; `None` if there is none.
+fn planned_mail(lead: &EnrichedLead, open: &OpenProgram, decision: &Decision) -> Option<PlannedMail> {
+    let email = lead.lead.lead.profile.email.as_ref()?;
+    if matches!(decision, Decision::Decline(_)) {
+        return None;
+    }
+    let step = CampaignStep::first();
+    // A held mail of a program without a sender has an id too; it can't be sent before there is one.
+    let sender = open.program.settings.sender_email.as_ref();
+    let domain = sender.map_or_else(|| format!("{}.invalid", open.program.slug), |sender| sender.domain().to_owned());
+    Some(PlannedMail {
+        id: OutreachId::generate(),
+        recipient: open.keys.email_index(email),
+        message_id: message_id(open.program.id, lead.lead.lead.id, &step, &domain),
+        step,
+        start: Start::Queued,
+    })
+}
+
+impl Stage for PlanStage {
+    const NAME: &'static str = "mailer";
+    const QUEUE: Queue = Queue::LeadEnriched;
+
+    type Prepared = Decided;
+
+    async fn prepare(&self, envelope: &Envelope) -> Outcome<Decided> {
+        let program = match self.directory.get(envelope.program_id).await {
+            Ok(Some(program)) => program,
+            Ok(None) => return Outcome::Reject { reason: format!("there is no program {}", envelope.program_id) },
+            Err(error) => return Outcome::failed(error),
+        };
+        let lead = match self.leads.load((envelope.program_id, envelope.lead_id)).await {
+            Ok(Some(FoundEnriched::Enriched(lead))) => lead,
+            Ok(Some(FoundEnriched::Erased)) => return Outcome::Done("erased"),
+            Ok(Some(FoundEnriched::NotEnriched)) => {
+                // Only a restored backup can have lost the enrichment that the event tells of.
+                let after = Duration::from_secs(30);
+                return Outcome::RetryLater { after, reason: "the lead is not enriched".to_owned() };
+            }
+            Ok(Some(FoundEnriched::Unknown) | None) => {
+                return Outcome::Reject { reason: format!("there is no lead {}", envelope.lead_id) };
+            }
+            Ok(Some(FoundEnriched::Unreadable(error))) => return Outcome::reject(&*error),
+            Err(error) => return Outcome::failed(error),
+        };
+        if lead.decided_version.is_some_and(|decided| decided >= lead.version) {
+            return Outcome::Done("stale");
+        }
+        let decision = decide(&lead, &program.program);
+        let item = PlanItem {
+            program_id: envelope.program_id,
+            lead_id: envelope.lead_id,
+            enrichment_version: lead.version,
+            mail: planned_mail(&lead, &program, &decision),
+            decision,
+        };
+        Outcome::Apply(Decided { item, lead, program, trace: pipeline::current_trace(), slot: None, claimed: false })
+    }
+
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Connection,
+        batch: &'a mut [Decided],
+    ) -> BoxFuture<'a, Result<Vec<Effect>, StoreError>> {
+        Box::pin(async move {
+            for decided in batch.iter_mut() {
+                self.take_slot(decided);
+            }
+            let items: Vec<PlanItem> = batch.iter().map(|decided| decided.item.clone()).collect();
+            let planned = plan(tx, &items, self.sender.lease_seconds()).await?;
+            let mut effects = Vec::with_capacity(batch.len());
+            for (decided, planned) in batch.iter_mut().zip(planned) {
+                decided.claimed = matches!(planned, Planned::Claimed(_));
+                effects.push(Effect::silent(name_of(planned)));
+            }
+            Ok(effects)
+        })
+    }
+
+    async fn committed(&self, batch: Vec<Decided>) {
+        let now = self.clock.now();
+        let mut jobs = Vec::new();
+        let mut queued = false;
+        for decided in batch {
+            let Decided { item, lead, program, trace, slot, claimed } = decided;
+            let (Some(mail), Some(slot), true) = (item.mail, slot, claimed) else {
+                queued = true;
+                continue;
+            };
+            let Start::Claimed(token) = mail.start else { continue };
+            let claimed = Claimed {
+                program_id: item.program_id,
+                id: mail.id,
+                lead_id: item.lead_id,
+                step: mail.step,
+                message_id: mail.message_id,
+                attempts: 1,
+                token,
+                created_at: now,
+            };
+            jobs.push(Job { claimed, lead, program, slot, trace });
+        }
+        if queued {
+            self.sender.notify_queued();
+        }
+        self.sender.start(jobs).await;
+    }
+}
+
+impl PlanStage {
+    /// Lets a mail start at once if there is a slot for it. A slot from an earlier try of the same batch stays.
+    fn take_slot(&self, decided: &mut Decided) {
+        let Some(mail) = &mut decided.item.mail else { return };
+        if decided.item.decision != Decision::Plan || self.sender.is_limited(&decided.program) {
+            return;
+        }
+        if decided.slot.is_none() {
+            decided.slot = self.sender.try_slot();
+        }
+        mail.start = if decided.slot.is_some() { Start::Claimed(LeaseToken::generate()) } else { Start::Queued };
+    }
+}
+
+const fn name_of(planned: Planned) -> &'static str {
+    match planned {
+        Planned::Claimed(_) => "claimed",
+        Planned::Queued(_) => "queued",
+        Planned::Held(_) => "held",
+        Planned::Existing => "existing",
+        Planned::Declined => "declined",
+        Planned::Stale => "stale",
+        Planned::Erased => "erased",
+    }
+}

@@ -1,0 +1,247 @@
+//! Sends what is planned: hands claimed rows to the transport, in phases, and settles what came of them.
+//!
+//! ```text
+//! stage.rs ─ claimed while planned ─┐
+//! poll.rs ── claimed when due ──────┴─► Sender::start ─► capture: compose ─────────────────────────► settle
+//!                                                        SMTP:    compose ─► begin ─► COMMIT(data) ─► transmit ─► settle
+//! ```
+//!
+//! **Architecture invariant:** a body goes out only after the move of its row to the data phase was committed and
+//! acknowledged ([`commit`]). Whatever happens in between leaves a lease that runs out: back to the queue before that
+//! commit, `uncertain` after it. Nothing is claimed without a [`Slot`], the right to start at once.
+
+pub mod capture;
+pub mod commit;
+pub mod gate;
+pub mod poll;
+mod settle;
+mod smtp;
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{clock::Clock, event::TraceContext};
+use opentelemetry::{KeyValue, metrics::Counter};
+use pipeline::Outbox;
+use store::{
+    Db,
+    enrichments::EnrichedLead,
+    outreach::claim::{Claimed, Lease},
+    programs::{Directory, OpenProgram},
+};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{commit::Committer, gate::Gate};
+use crate::{
+    config::MailerConfig,
+    message::{ComposeError, ComposeInput, ComposedMessage, Composer},
+    transport::{Session, SmtpTransport},
+};
+
+/// How many mails may be captured at once: bounds the memory that they take.
+const CAPTURE_SLOTS: usize = 1_024;
+/// How long a mail may take to be captured, in seconds.
+const CAPTURE_LEASE_SECONDS: i32 = 60;
+/// What a lease is longer than the phase that it is for, in seconds: for waiting on commits.
+const LEASE_SLACK_SECONDS: u64 = 30;
+
+/// How mails leave.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// They are kept, complete, instead of leaving.
+    Capture(Arc<Semaphore>),
+    /// By SMTP.
+    Smtp(SmtpTransport),
+}
+
+impl Transport {
+    /// The capturing transport.
+    pub fn capture() -> Self {
+        Self::Capture(Arc::new(Semaphore::new(CAPTURE_SLOTS)))
+    }
+}
+
+/// The right to start one mail at once.
+#[derive(Debug)]
+pub enum Slot {
+    /// To capture one.
+    Capture(OwnedSemaphorePermit),
+    /// To send one.
+    Smtp(Session),
+}
+
+/// A claimed row with everything that its mail is made of.
+#[derive(Debug)]
+pub struct Job {
+    /// The row, under lease.
+    pub claimed: Claimed,
+    /// Whom it is for.
+    pub lead: Box<EnrichedLead>,
+    /// Who writes.
+    pub program: Arc<OpenProgram>,
+    /// The right to start.
+    pub slot: Slot,
+    /// The trace that it belongs to.
+    pub trace: TraceContext,
+}
+
+impl Job {
+    const fn lease(&self) -> Lease {
+        (self.claimed.program_id, self.claimed.id, self.claimed.token)
+    }
+}
+
+/// What a sender is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database.
+    pub db: Db,
+    /// Programs and their keys.
+    pub directory: Directory,
+    /// Where committed events go.
+    pub outbox: Outbox,
+    /// Makes the mails.
+    pub composer: Arc<Composer>,
+    /// Takes them.
+    pub transport: Transport,
+    /// Whether the mail server lets us.
+    pub gate: Gate,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// The settings.
+    pub config: MailerConfig,
+    /// Ends whatever is under way where it is.
+    pub hard: CancellationToken,
+}
+
+/// Sends mails. Clones share it.
+#[derive(Clone)]
+pub struct Sender {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    committer: Committer,
+    tasks: TaskTracker,
+    /// Rows were queued that may be due now.
+    queued: Notify,
+    outcomes: Counter<u64>,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("transport", &self.inner.parts.transport).finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    /// Starts the group commits; sends nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let committer = Committer::start(
+            parts.db.clone(),
+            parts.outbox.clone(),
+            Arc::clone(&parts.clock),
+            lease_seconds(parts.config.smtp.data_phase()),
+        );
+        let outcomes = opentelemetry::global::meter("leadmill")
+            .u64_counter("leadmill.mailer.mails")
+            .with_description("Attempts to send or capture a mail, by outcome")
+            .build();
+        let inner = Inner { parts, committer, tasks: TaskTracker::new(), queued: Notify::new(), outcomes };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The right to start a mail at once, if there is one at this moment.
+    pub fn try_slot(&self) -> Option<Slot> {
+        if !self.inner.parts.gate.is_open() {
+            return None;
+        }
+        match &self.inner.parts.transport {
+            Transport::Capture(permits) => Arc::clone(permits).try_acquire_owned().ok().map(Slot::Capture),
+            Transport::Smtp(transport) => transport.try_session().map(Slot::Smtp),
+        }
+    }
+
+    /// Waits until a good part of the slots is free, so that claims come in sets.
+    async fn wait_for_slots(&self) {
+        match &self.inner.parts.transport {
+            Transport::Capture(permits) => drop(permits.acquire_many(CAPTURE_SLOTS as u32 / 4).await),
+            Transport::Smtp(transport) => {
+                let connections = self.inner.parts.config.smtp.connections.get();
+                transport.wait_free(connections.div_ceil(2)).await;
+            }
+        }
+    }
+
+    /// Whether mails of this program want tokens of a budget: then they are claimed by polling, where tokens are taken.
+    /// Captured mails want none.
+    pub fn is_limited(&self, program: &OpenProgram) -> bool {
+        matches!(self.inner.parts.transport, Transport::Smtp(_))
+            && (self.inner.parts.config.smtp.per_minute > 0 || program.program.settings.daily_cap.is_some())
+    }
+
+    /// How long a claim holds before the data phase, in seconds.
+    pub fn lease_seconds(&self) -> i32 {
+        match &self.inner.parts.transport {
+            Transport::Capture(_) => CAPTURE_LEASE_SECONDS,
+            Transport::Smtp(_) => lease_seconds(self.inner.parts.config.smtp.connect_phase()),
+        }
+    }
+
+    /// Says that rows were queued.
+    pub fn notify_queued(&self) {
+        self.inner.queued.notify_one();
+    }
+
+    /// Starts claimed mails. Captured ones are settled when it returns, others are on their way.
+    pub async fn start(&self, jobs: Vec<Job>) {
+        let (captured, sent): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| matches!(job.slot, Slot::Capture(_)));
+        for job in sent {
+            let sender = self.clone();
+            self.inner.tasks.spawn(async move {
+                let hard = sender.inner.parts.hard.clone();
+                hard.run_until_cancelled(Box::pin(smtp::send(&sender, job))).await;
+            });
+        }
+        if !captured.is_empty() {
+            let hard = self.inner.parts.hard.clone();
+            hard.run_until_cancelled(capture::capture(self, captured)).await;
+        }
+    }
+
+    /// Waits until everything that was started is settled. Nothing may be started any more.
+    pub async fn drain(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    fn compose(&self, job: &Job) -> Result<ComposedMessage, ComposeError> {
+        compose(&self.inner.parts.composer, self.inner.parts.clock.as_ref(), job)
+    }
+
+    fn count(&self, outcome: &'static str, mails: u64) {
+        self.inner.outcomes.add(mails, &[KeyValue::new("outcome", outcome)]);
+    }
+}
+
+fn compose(composer: &Composer, clock: &dyn Clock, job: &Job) -> Result<ComposedMessage, ComposeError> {
+    let lead = &job.lead.lead.lead;
+    let email = lead.profile.email.as_ref().ok_or(ComposeError::NoAddress)?;
+    let token = job.program.keys.unsubscribe_token(job.program.keys.email_index(email));
+    composer.compose(&ComposeInput {
+        program: &job.program.program,
+        lead,
+        message: &job.lead.enrichment.message,
+        step: &job.claimed.step,
+        message_id: &job.claimed.message_id,
+        outreach: job.claimed.id,
+        unsubscribe_token: &token,
+        now: clock.now(),
+    })
+}
+
+fn lease_seconds(phase: Duration) -> i32 {
+    i32::try_from(phase.as_secs() + LEASE_SLACK_SECONDS).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,190 @@
+//! Group commit: the small writes of many mails in one transaction.
+//!
+//! Each mail by SMTP needs two commits of its own, one before its body and one after. Done one by one they would cost one
+//! flush of the disk each; gathered while the previous commit is under way, they share it, and nobody waits longer.
+
+use std::sync::Arc;
+
+use domain::{
+    clock::Clock,
+    event::{Envelope, Event, Outgoing, Route, TraceContext},
+    id::OutreachId,
+};
+use pipeline::Outbox;
+use store::{
+    Connection, Db, StoreError, outbox,
+    outbox::Leased,
+    outreach::{
+        claim::{self, Lease},
+        settle::{self, Settlement},
+    },
+};
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// The most writes of one transaction.
+const MAX_BATCH: usize = 256;
+/// Transactions at once: while one waits for its flush, the next is made.
+const PARALLEL: usize = 2;
+
+/// A small write.
+#[derive(Debug, Clone)]
+enum Write {
+    /// Move to the data phase; or, where that isn't allowed any more, give up the row.
+    Begin(Lease),
+    /// Write down what came of it, and tell of it under this trace.
+    Settle(Box<Settlement>, TraceContext),
+}
+
+type Answer = oneshot::Sender<Result<bool, Arc<StoreError>>>;
+type Batch = Vec<(Write, Answer)>;
+
+/// Gathers writes into transactions. Clones share it; the task behind it ends when the last one is gone.
+#[derive(Debug, Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<(Write, Answer)>,
+}
+
+struct Worker {
+    db: Db,
+    outbox: Outbox,
+    clock: Arc<dyn Clock>,
+    data_lease_seconds: i32,
+}
+
+impl Committer {
+    /// Starts the task. `data_lease_seconds` is how long a row may stay in the data phase.
+    pub fn start(db: Db, outbox: Outbox, clock: Arc<dyn Clock>, data_lease_seconds: i32) -> Self {
+        let (queue, writes) = mpsc::channel(4 * MAX_BATCH);
+        tokio::spawn(gather(writes, Arc::new(Worker { db, outbox, clock, data_lease_seconds })));
+        Self { queue }
+    }
+
+    /// Moves a row to the data phase. `true` after an acknowledged COMMIT: now, and only now, its body may go out. `false`:
+    /// it must not; the row was given up. After an error it must not either, and what became of the row is unknown.
+    pub async fn begin(&self, lease: Lease) -> Result<bool, Arc<StoreError>> {
+        self.write(Write::Begin(lease)).await
+    }
+
+    /// Settles a row; `false` if it was no longer under this lease.
+    pub async fn settle(&self, settlement: Settlement, trace: TraceContext) -> Result<bool, Arc<StoreError>> {
+        self.write(Write::Settle(Box::new(settlement), trace)).await
+    }
+
+    async fn write(&self, write: Write) -> Result<bool, Arc<StoreError>> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send((write, answer)).await.expect("the task lives as long as its committer");
+        answered.await.expect("the task answers every write")
+    }
+}
+
+async fn gather(mut writes: mpsc::Receiver<(Write, Answer)>, worker: Arc<Worker>) {
+    let places = Arc::new(Semaphore::new(PARALLEL));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let mut batch = Batch::new();
+        if writes.recv_many(&mut batch, MAX_BATCH).await == 0 {
+            return;
+        }
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move {
+            worker.commit_and_answer(batch).await;
+            drop(place);
+        });
+    }
+}
+
+impl Worker {
+    async fn commit_and_answer(&self, batch: Batch) {
+        let (writes, answers): (Vec<Write>, Vec<Answer>) = batch.into_iter().unzip();
+        match self.commit(&writes).await {
+            Ok(done) => {
+                for (answer, done) in answers.into_iter().zip(done) {
+                    let _ = answer.send(Ok(done));
+                }
+            }
+            // One bad write must not cost the others their commit.
+            Err(error) if !error.is_transient() && writes.len() > 1 => {
+                for (write, answer) in writes.iter().zip(answers) {
+                    let done = self.commit(std::slice::from_ref(write)).await;
+                    let _ = answer.send(done.map(|done| done[0]).map_err(Arc::new));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for answer in answers {
+                    let _ = answer.send(Err(Arc::clone(&error)));
+                }
+            }
+        }
+    }
+
+    /// Writes a batch in one transaction; says of each write whether it took effect.
+    async fn commit(&self, writes: &[Write]) -> Result<Vec<bool>, StoreError> {
+        let now = self.clock.now();
+        let seconds = self.data_lease_seconds;
+        let (done, told) = self
+            .db
+            .transact("mailer.commit", |tx, _| Box::pin(async move { apply(tx, writes, seconds, now).await }))
+            .await?;
+        self.outbox.offer(told);
+        Ok(done)
+    }
+}
+
+async fn apply(
+    tx: &mut Connection,
+    writes: &[Write],
+    data_lease_seconds: i32,
+    now: OffsetDateTime,
+) -> Result<(Vec<bool>, Vec<Leased>), StoreError> {
+    let leases: Vec<Lease> =
+        writes.iter().filter_map(|write| if let Write::Begin(lease) = write { Some(*lease) } else { None }).collect();
+    let mut done = std::collections::HashSet::new();
+    if !leases.is_empty() {
+        done = claim::begin_data(tx, &leases, data_lease_seconds).await?;
+        let refused: Vec<Lease> = leases.into_iter().filter(|(_, id, _)| !done.contains(id)).collect();
+        if !refused.is_empty() {
+            claim::abort(tx, &refused).await?;
+        }
+    }
+    let settlements: Vec<Settlement> = writes
+        .iter()
+        .filter_map(
+            |write| if let Write::Settle(settlement, _) = write { Some(settlement.as_ref().clone()) } else { None },
+        )
+        .collect();
+    let mut events = Vec::new();
+    for settled in settle::settle(tx, &settlements, now).await? {
+        done.insert(settled.id);
+        if settled.state == "sent" {
+            let event = Event::LeadContacted {
+                outreach_id: settled.id,
+                campaign: settled.step.campaign,
+                step: settled.step.step,
+            };
+            let envelope = Envelope::new(settled.program_id, settled.lead_id, settled.lead_revision, now, event);
+            let trace = trace_of(writes, settled.id);
+            events.push(Outgoing { envelope, route: Route::Exchange, trace });
+        }
+    }
+    let told = outbox::insert(tx, events).await?;
+    let done = writes
+        .iter()
+        .map(|write| match write {
+            Write::Begin((_, id, _)) => done.contains(id),
+            Write::Settle(settlement, _) => done.contains(&settlement.id),
+        })
+        .collect();
+    Ok((done, told))
+}
+
+fn trace_of(writes: &[Write], id: OutreachId) -> TraceContext {
+    writes
+        .iter()
+        .find_map(|write| match write {
+            Write::Settle(settlement, trace) if settlement.id == id => Some(trace.clone()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}

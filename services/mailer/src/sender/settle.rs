@@ -1,0 +1,129 @@
+//! From what the transport says to what is written down.
+
+use std::time::Duration;
+
+use domain::event::TraceContext;
+use pipeline::retry::Policy;
+use store::outreach::settle::{Outcome, Settlement};
+use vault::Column;
+
+use super::{Job, Sender};
+use crate::transport::{Reply, SendOutcome};
+
+/// The least pause for a domain that asked for fewer mails.
+const SLOW_DOMAIN: Duration = Duration::from_mins(30);
+/// The pause of a mail whose sender is refused; its program is paused anyway until a person has looked.
+const REFUSED_SENDER: Duration = Duration::from_hours(1);
+
+/// The longest exponent of the backoff, so that it can't overflow.
+const MAX_DOUBLINGS: i32 = 20;
+
+/// What to write down. `in_data` says whether the move to the data phase was committed: such a row can't go back to the
+/// queue, only be deferred.
+pub(super) fn outcome_of(outcome: &SendOutcome, in_data: bool, backoff: Duration, gate: Duration) -> Outcome {
+    let again = |reason: String, after| {
+        if in_data { Outcome::Deferred { reason, after } } else { Outcome::Returned { after } }
+    };
+    match outcome {
+        SendOutcome::Sent { .. } => Outcome::Sent,
+        SendOutcome::Deferred { reason, slow_domain } => Outcome::Deferred {
+            reason: reason.clone(),
+            after: if *slow_domain { backoff.max(SLOW_DOMAIN) } else { backoff },
+        },
+        SendOutcome::Failed { reply, hard_bounce } => {
+            Outcome::Failed { reason: reply.reason(), hard_bounce: *hard_bounce }
+        }
+        SendOutcome::Uncertain { reason } => Outcome::Uncertain { reason: reason.clone() },
+        SendOutcome::SenderPolicy { reply } => again(format!("sender_refused:{}", reply.reason()), REFUSED_SENDER),
+        SendOutcome::Credentials { reply } => again(format!("credentials_refused:{}", reply.reason()), gate),
+        SendOutcome::NotStarted { reason } => again(reason.clone(), gate),
+    }
+}
+
+/// The server's reply, if the outcome has one.
+pub(super) const fn reply_of(outcome: &SendOutcome) -> Option<&Reply> {
+    match outcome {
+        SendOutcome::Sent { reply }
+        | SendOutcome::Failed { reply, .. }
+        | SendOutcome::SenderPolicy { reply }
+        | SendOutcome::Credentials { reply } => Some(reply),
+        SendOutcome::Deferred { .. } | SendOutcome::Uncertain { .. } | SendOutcome::NotStarted { .. } => None,
+    }
+}
+
+/// How long a mail waits after its `attempts`th attempt: doubling from `first` to `longest`, give or take a fifth.
+pub(super) fn backoff(attempts: i32, first: Duration, longest: Duration) -> Duration {
+    let doublings = (attempts - 1).clamp(0, MAX_DOUBLINGS);
+    let nominal = first.saturating_mul(1 << doublings).min(longest);
+    nominal.mul_f64(rand::random_range(0.8..=1.2))
+}
+
+impl Sender {
+    /// Settles a job, and goes on trying for as long as the database is away: what is known about a mail must not get
+    /// lost. If the process ends first, the lease runs out.
+    pub(super) async fn settle(&self, job: &Job, outcome: Outcome, reply: Option<&Reply>) {
+        let settlement = Settlement {
+            program_id: job.claimed.program_id,
+            id: job.claimed.id,
+            lead_id: job.claimed.lead_id,
+            token: job.claimed.token,
+            outcome,
+            reply_code: reply.and_then(|reply| i16::try_from(reply.code).ok()),
+            reply: reply.map(|reply| {
+                job.lead.lead.key.seal_row(Column::ServerReply, job.claimed.id.as_uuid(), reply.text.as_bytes())
+            }),
+        };
+        self.settle_until_known(settlement, job.trace.clone()).await;
+    }
+
+    pub(super) async fn settle_until_known(&self, settlement: Settlement, trace: TraceContext) {
+        let mut delays = Policy::OUTAGE.start();
+        loop {
+            match self.inner.committer.settle(settlement.clone(), trace.clone()).await {
+                Ok(true) => return,
+                Ok(false) => {
+                    tracing::warn!(outreach.id = %settlement.id, "a mail was settled after its lease had gone to another");
+                    return;
+                }
+                Err(error) if error.is_transient() => {
+                    tokio::time::sleep(delays.next().unwrap_or(Policy::OUTAGE.max)).await;
+                }
+                Err(error) => {
+                    let error = error.as_ref() as &dyn std::error::Error;
+                    tracing::error!(outreach.id = %settlement.id, error, "a mail could not be settled");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_doubles_to_its_limit() {
+        let (first, longest) = (Duration::from_mins(5), Duration::from_hours(6));
+        for (attempts, minutes) in [(0, 5), (1, 5), (2, 10), (3, 20), (8, 360), (10_000, 360)] {
+            let found = backoff(attempts, first, longest).as_secs_f64() / 60.0;
+            let nominal = f64::from(minutes);
+            assert!((0.8 * nominal..=1.2 * nominal).contains(&found), "{attempts}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_mail_in_the_data_phase_never_goes_back_to_the_queue() {
+        let lost = SendOutcome::NotStarted { reason: "smtp_unreachable".to_owned() };
+        let (backoff, gate) = (Duration::from_mins(5), Duration::from_secs(1));
+        assert!(matches!(outcome_of(&lost, false, backoff, gate), Outcome::Returned { after } if after == gate));
+        assert!(matches!(outcome_of(&lost, true, backoff, gate), Outcome::Deferred { .. }));
+    }
+
+    #[test]
+    fn a_domain_that_asked_for_it_is_left_alone_for_longer() {
+        let slow = SendOutcome::Deferred { reason: "smtp_421".to_owned(), slow_domain: true };
+        let outcome = outcome_of(&slow, false, Duration::from_mins(5), Duration::ZERO);
+        assert!(matches!(outcome, Outcome::Deferred { after, .. } if after == SLOW_DOMAIN));
+    }
+}

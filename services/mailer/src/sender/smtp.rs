@@ -1,0 +1,144 @@
+//! One mail by SMTP: compose, offer the envelope, commit, transmit, settle.
+
+use std::time::Duration;
+
+use store::{outreach::settle::Outcome, programs};
+use tracing::Instrument as _;
+
+use super::{Job, Sender, Slot, poll, settle};
+use crate::transport::{SendOutcome, Session, SmtpEnvelope};
+
+/// How long sending stops after the server refused our credentials.
+const CREDENTIALS_PAUSE: Duration = Duration::from_mins(5);
+/// How long a mail waits whose move to the data phase couldn't be committed.
+const UNCOMMITTED_PAUSE: Duration = Duration::from_mins(1);
+
+/// Sends one mail and settles it. The job's slot is held through the pause between two mails.
+pub(super) async fn send(sender: &Sender, mut job: Job) {
+    let span = tracing::info_span!("mailer.send", outreach.id = %job.claimed.id, program.id = %job.claimed.program_id,
+                                   outcome = tracing::field::Empty);
+    pipeline::continue_trace(&span, &job.trace);
+    attempt(sender, &mut job).instrument(span).await;
+    let pause = sender.inner.parts.config.smtp.delay_between;
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn attempt(sender: &Sender, job: &mut Job) {
+    let message = match sender.compose(job) {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "no mail can be made");
+            sender.count("compose_failed", 1);
+            return sender.settle(job, Outcome::Held { reason: "compose_failed".to_owned() }, None).await;
+        }
+    };
+    let Some(envelope) = SmtpEnvelope::new(&message.return_path, &message.recipient) else {
+        return sender.settle(job, Outcome::Held { reason: "bad_envelope".to_owned() }, None).await;
+    };
+    let lease = job.lease();
+    let Slot::Smtp(session) = &mut job.slot else { return };
+    match deliver(sender, session, &envelope, &message.bytes, lease).await {
+        Delivery::GivenUp => {
+            sender.count("given_up", 1);
+        }
+        Delivery::Uncommitted => {
+            // The row may or may not be in the data phase; nothing was sent, and this token may say so in both.
+            sender.count("uncommitted", 1);
+            let outcome = Outcome::Deferred { reason: "not_committed".to_owned(), after: UNCOMMITTED_PAUSE };
+            sender.settle(job, outcome, None).await;
+        }
+        Delivery::Known(outcome, in_data) => {
+            tracing::Span::current().record("outcome", outcome.name());
+            sender.count(outcome.name(), 1);
+            let pause = react(sender, job, &outcome).await;
+            let untried = matches!(
+                outcome,
+                SendOutcome::NotStarted { .. } | SendOutcome::Credentials { .. } | SendOutcome::SenderPolicy { .. }
+            );
+            if untried {
+                poll::return_tokens(sender, &job.program).await;
+            }
+            let config = &sender.inner.parts.config;
+            let backoff = settle::backoff(job.claimed.attempts, config.retry_first, config.retry_longest);
+            let reply = settle::reply_of(&outcome);
+            sender.settle(job, settle::outcome_of(&outcome, in_data, backoff, pause), reply).await;
+        }
+    }
+}
+
+/// How far a mail came.
+enum Delivery {
+    /// The row may not be sent any more, and was given up.
+    GivenUp,
+    /// It is unknown whether the move to the data phase was committed; nothing was sent.
+    Uncommitted,
+    /// The transport says what came of it; and whether the row is in the data phase.
+    Known(SendOutcome, bool),
+}
+
+async fn deliver(
+    sender: &Sender,
+    session: &mut Session,
+    envelope: &SmtpEnvelope,
+    message: &[u8],
+    lease: store::outreach::claim::Lease,
+) -> Delivery {
+    if let Err(outcome) = session.begin(envelope).await {
+        return Delivery::Known(outcome, false);
+    }
+    sender.inner.parts.gate.open();
+    match sender.inner.committer.begin(lease).await {
+        Ok(true) => Delivery::Known(session.transmit(message).await, true),
+        Ok(false) => {
+            session.abandon().await;
+            Delivery::GivenUp
+        }
+        Err(error) => {
+            session.abandon().await;
+            tracing::warn!(
+                error = error.as_ref() as &dyn std::error::Error,
+                "the move to the data phase was not committed; nothing was sent"
+            );
+            Delivery::Uncommitted
+        }
+    }
+}
+
+/// Does what an outcome means beyond its mail; returns how long such mails wait.
+async fn react(sender: &Sender, job: &Job, outcome: &SendOutcome) -> Duration {
+    let gate = &sender.inner.parts.gate;
+    match outcome {
+        SendOutcome::NotStarted { reason } => gate.close(reason, Duration::ZERO),
+        SendOutcome::Credentials { reply } => {
+            tracing::error!(code = reply.code, "the mail server refuses our credentials; sending stops");
+            gate.close("the mail server refuses our credentials (mailer.smtp.username, password)", CREDENTIALS_PAUSE)
+        }
+        SendOutcome::SenderPolicy { reply } => {
+            pause_program(sender, job, &reply.reason()).await;
+            Duration::ZERO
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+async fn pause_program(sender: &Sender, job: &Job, reason: &str) {
+    let (program, now) = (job.claimed.program_id, sender.inner.parts.clock.now());
+    let paused = sender
+        .inner
+        .parts
+        .db
+        .transact("mailer.pause", |tx, _| Box::pin(async move { programs::pause(tx, program, now).await }))
+        .await;
+    match paused {
+        Ok(true) => tracing::error!(
+            program.id = %program, reason,
+            "the mail server refuses this program's sender: the program is paused until somebody has looked"
+        ),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(program.id = %program, reason, error = &error as &dyn std::error::Error, "the program could not be paused");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Connections that are kept open and used again.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    connect::{Dialer, SetupError},
+    session::{Connection, Session},
+};
+use crate::config::SmtpConfig;
+
+/// What sessions share.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) config: SmtpConfig,
+    pub(super) dialer: Dialer,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("mails", &self.mails).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// The connection that was used last, so that the others can grow old and be closed.
+    pub(super) fn take(&self) -> Option<Connection> {
+        self.close_old();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps a connection for the next mail, unless it has had enough of them.
+    pub(super) fn keep(&self, mut connection: Connection) {
+        if connection.smtp.has_broken() {
+            return;
+        }
+        if connection.mails >= self.config.mails_per_connection.get() {
+            self.retire(connection);
+            return;
+        }
+        connection.idle_since = Instant::now();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    fn close_old(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, fresh) = idle.drain(..).partition(|one| one.idle_since.elapsed() >= self.config.idle_limit);
+        *idle = fresh;
+        drop(idle);
+        let old: Vec<Connection> = old;
+        for connection in old {
+            self.retire(connection);
+        }
+    }
+}
+
+/// The SMTP transport: at most `connections` transactions at once, over connections that are kept open.
+#[derive(Debug, Clone)]
+pub struct SmtpTransport {
+    pool: Arc<Pool>,
+    permits: Arc<Semaphore>,
+}
+
+impl SmtpTransport {
+    /// Sets it up; connects to nobody yet.
+    pub fn new(config: SmtpConfig) -> Result<Self, SetupError> {
+        let permits = Arc::new(Semaphore::new(config.connections.get() as usize));
+        let dialer = Dialer::new(config.clone())?;
+        Ok(Self { pool: Arc::new(Pool { config, dialer, idle: Mutex::new(Vec::new()) }), permits })
+    }
+
+    /// The right to one transaction, if there is one left at this moment.
+    pub fn try_session(&self) -> Option<Session> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Session::new(Arc::clone(&self.pool), permit))
+    }
+
+    /// How many transactions could start now.
+    pub fn free(&self) -> usize {
+        self.permits.available_permits()
+    }
+
+    /// Waits until this many transactions, but not more than there can be, could start.
+    pub async fn wait_free(&self, transactions: u32) {
+        let wanted = transactions.clamp(1, self.pool.config.connections.get());
+        // The semaphore is never closed, and the permits are given back at once.
+        let _ = self.permits.acquire_many(wanted).await;
+    }
+
+    /// Closes connections that nobody has used for a while; call it now and then.
+    pub fn close_idle(&self) {
+        self.pool.close_old();
+    }
+}
