@@ -1,0 +1,79 @@
+//! The command line. The texts here are what `--help` teaches.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    dead, demo, doctor, healthcheck, import, keys, mail, migrate, program, rejects, simulate, status, up,
+};
+
+/// Finds creators who could promote an affiliate program, scores them, and writes to the good ones: lawfully, and once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "leadmill",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  leadmill demo                                      see the whole way, with made-up creators; nothing is sent
+  leadmill keys generate --out master.key            make the key that everything personal is encrypted under
+  leadmill migrate                                   create or update the database's schema
+  leadmill program create coffee --sender-email ann@example.com --postal-address '1 Main St, Springfield, IL'
+  leadmill import creators.csv --program coffee      take a file in
+  leadmill up                                        run collector, enricher and mailer in one process
+  leadmill status --watch                            see how far it is
+  leadmill doctor                                    see what is configured, what answers, and what is missing
+
+Settings come from embedded defaults, a TOML file (--config) and the environment (DATABASE_URL, AMQP_URL, LEADMILL_*);
+`leadmill --print-config` lists all of them. Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub struct Cli {
+    /// Configuration file (TOML); also LEADMILL_CONFIG
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print every setting with its default and what it means, and end
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole way from profile to captured mail, with made-up creators; nothing is sent
+    Demo(demo::Args),
+    /// Run all services in one process until Ctrl-C
+    Up(up::Args),
+    /// Create or update the database's schema
+    Migrate(migrate::Args),
+    /// Programs: whom the mails come from, and what they look for
+    #[command(subcommand)]
+    Program(program::Command),
+    /// Take made-up creators in
+    Simulate(simulate::Args),
+    /// Take a CSV or JSON Lines file in
+    Import(import::Args),
+    /// Rows that were refused
+    #[command(subcommand)]
+    Rejects(rejects::Command),
+    /// Show how far everything is
+    Status(status::Args),
+    /// Mails: look at the captured ones, release them
+    #[command(subcommand)]
+    Mail(mail::Command),
+    /// Dead letters: messages that no stage could handle
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Check what is configured, what answers, what is missing, and say what to do
+    Doctor(doctor::Args),
+    /// Ask the `leadmill up` that runs under the same configuration whether it is ready
+    Healthcheck(healthcheck::Args),
+}

@@ -1,0 +1,262 @@
+//! The checks, in the order in which one would set things up.
+
+use std::time::Duration;
+
+use broker::{Admin, BrokerError};
+use collector::config::CollectorConfig;
+use enricher::config::{EnricherConfig, ProviderChoice};
+use mailer::config::{MailerConfig, TlsMode, TransportKind};
+use service::config::{AmqpConfig, DatabaseConfig, Document};
+use store::programs::{self, Directory};
+use store::{Db, schema, server};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use vault::Vault;
+
+use super::Check;
+use crate::settings;
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The RabbitMQ versions that Leadmill is tested with: from 3.10, and 4.
+const RABBITMQ: [(u32, u32); 2] = [(3, 10), (4, 0)];
+
+/// Checks everything that can be checked; nothing stops at the first thing that is missing.
+pub async fn all(document: &Document) -> Vec<Check> {
+    let mut checks = vec![sections(document)];
+    let vault = settings::vault(document);
+    checks.push(match &vault {
+        Ok(vault) => Check::ok("master key", format!("key {}", vault.current_id())),
+        Err(error) => Check::missing(
+            "master key",
+            format!("{error:#}"),
+            "leadmill keys generate --out master.key; export LEADMILL_MASTER_KEY_FILE=$PWD/master.key",
+        ),
+    });
+    checks.extend(database(document, vault.ok()).await);
+    checks.push(rabbitmq(document).await);
+    checks.extend(mail_server(document).await);
+    checks.extend(model(document).await);
+    checks
+}
+
+fn sections(document: &Document) -> Check {
+    let read = || -> anyhow::Result<()> {
+        CollectorConfig::read(document)?;
+        EnricherConfig::read(document)?;
+        MailerConfig::read(document)?;
+        Ok(())
+    };
+    match read() {
+        Ok(()) => Check::ok("configuration", "every section can be read"),
+        Err(error) => Check::missing("configuration", format!("{error:#}"), "change that value"),
+    }
+}
+
+async fn database(document: &Document, vault: Option<Vault>) -> Vec<Check> {
+    let start = "start PostgreSQL 15 to 18 and set DATABASE_URL (`eval \"$(deploy/local-stack.sh up)\"` does both)";
+    let (config, db) = match (document.section::<DatabaseConfig>("database"), settings::database(document)) {
+        (Ok(config), Ok(db)) => (config, db),
+        (Err(error), _) => return vec![Check::missing("postgresql", error.to_string(), start)],
+        (_, Err(error)) => return vec![Check::missing("postgresql", format!("{error:#}"), start)],
+    };
+    let endpoint = config.url.endpoint();
+    let found = async {
+        server::reach(config.url.expose()).await?;
+        db.transact("server.facts", |tx, _| Box::pin(server::facts(tx))).await
+    };
+    let facts = match tokio::time::timeout(PATIENCE * 2, found).await {
+        Ok(Ok(facts)) => facts,
+        Ok(Err(error)) => return vec![Check::missing("postgresql", format!("{endpoint}: {}", chain(&error)), start)],
+        Err(_) => return vec![Check::missing("postgresql", format!("{endpoint}: no answer"), start)],
+    };
+    let mut checks = vec![postgresql(endpoint, &facts)];
+    match schema::check(&db).await {
+        Ok(()) => {
+            checks.push(Check::ok("schema", format!("migration {}", schema::newest_migration())));
+            checks.extend(stored_programs(&db, vault).await);
+        }
+        Err(error) => checks.push(Check::missing("schema", error.to_string(), "leadmill migrate")),
+    }
+    checks
+}
+
+fn postgresql(endpoint: &str, facts: &server::Facts) -> Check {
+    let found = format!("{endpoint}: version {}", facts.version);
+    if facts.standby {
+        return Check::missing("postgresql", format!("{found}, a standby"), "point DATABASE_URL at the primary");
+    }
+    if !server::SUPPORTED_VERSIONS.contains(&facts.major) {
+        let supported = "Leadmill is tested with PostgreSQL 15 to 18";
+        return Check::warning("postgresql", found, supported);
+    }
+    if !facts.is_durable() {
+        let found = format!("{found}, fsync {}, synchronous_commit {}", facts.fsync, facts.synchronous_commit);
+        let advice =
+            "set both to on: with less, a crash of the server forgets that a mail was sent, and it is sent again";
+        return Check::warning("postgresql", found, advice);
+    }
+    Check::ok("postgresql", format!("{found}, fsync and synchronous_commit on"))
+}
+
+/// Whether the master key opens the keys of every program, and whether the programs can send.
+async fn stored_programs(db: &Db, vault: Option<Vault>) -> Vec<Check> {
+    let all = match db.transact("program.list", |tx, _| Box::pin(programs::list(tx))).await {
+        Ok(all) => all,
+        Err(error) => return vec![Check::missing("programs", chain(&error), "look into the database's log")],
+    };
+    if all.is_empty() {
+        return vec![Check::warning("programs", "none", "leadmill program create NAME")];
+    }
+    let mut checks = Vec::new();
+    if let Some(vault) = vault {
+        let directory = Directory::new(db.clone(), vault);
+        let mut closed = Vec::new();
+        for program in &all {
+            if let Err(error) = directory.by_slug(&program.slug).await {
+                closed.push(format!("`{}`: {}", program.slug, chain(&error)));
+            }
+        }
+        checks.push(match closed.as_slice() {
+            [] => Check::ok("programs", format!("the master key opens all {}", all.len())),
+            [first, ..] => Check::missing(
+                "programs",
+                format!("the master key does not open {} of {}; {first}", closed.len(), all.len()),
+                "give the key that they were made with as LEADMILL_MASTER_KEY, or beside it as LEADMILL_OLD_MASTER_KEYS",
+            ),
+        });
+    }
+    let silent: Vec<&str> =
+        all.iter().filter(|program| !program.settings.can_send()).map(|program| program.slug.as_str()).collect();
+    if !silent.is_empty() {
+        checks.push(Check::warning(
+            "senders",
+            format!("no sender or postal address: {}; their mails are held", silent.join(", ")),
+            format!("leadmill program set {} --sender-email ADDRESS --postal-address ADDRESS", silent[0]),
+        ));
+    }
+    checks
+}
+
+async fn rabbitmq(document: &Document) -> Check {
+    let start = "start RabbitMQ 3.10 to 4.x and set AMQP_URL (`eval \"$(deploy/local-stack.sh up)\"` does both)";
+    let (config, broker) = match (document.section::<AmqpConfig>("amqp"), settings::broker(document)) {
+        (Ok(config), Ok(broker)) => (config, broker),
+        (Err(error), _) => return Check::missing("rabbitmq", error.to_string(), start),
+        (_, Err(error)) => return Check::missing("rabbitmq", format!("{error:#}"), start),
+    };
+    let admin = Admin::new(broker);
+    let endpoint = config.url.endpoint();
+    let version = match tokio::time::timeout(PATIENCE, admin.server_version()).await {
+        Ok(Ok(version)) => version.unwrap_or_else(|| "version unknown".to_owned()),
+        Ok(Err(error)) => return Check::missing("rabbitmq", format!("{endpoint}: {}", chain(&error)), start),
+        Err(_) => return Check::missing("rabbitmq", format!("{endpoint}: no answer"), start),
+    };
+    let depths = match admin.depths().await {
+        Ok(depths) => depths,
+        Err(error) => {
+            let advice = "check user, password and virtual host in AMQP_URL";
+            return Check::missing("rabbitmq", format!("{endpoint}: {version}; {}", chain(&error)), advice);
+        }
+    };
+    let found = format!("{endpoint}: {version}");
+    if depths.iter().all(|depth| depth.depth.is_none()) {
+        return Check::ok("rabbitmq", format!("{found}; no queues yet, the first service makes them"));
+    }
+    // The queues are there: the same declaration again changes nothing, and tells when they have other settings.
+    match admin.declare_topology().await {
+        Err(error @ BrokerError::TopologyMismatch { .. }) => {
+            let advice = "stop the services and delete these queues; the reconciler emits again what was in them";
+            return Check::missing("rabbitmq", format!("{found}; {}", chain(&error)), advice);
+        }
+        Err(error) => return Check::missing("rabbitmq", format!("{found}; {}", chain(&error)), start),
+        Ok(()) => {}
+    }
+    let dead: u32 = depths.iter().filter(|depth| depth.dead).filter_map(|depth| depth.depth).map(|d| d.ready).sum();
+    if dead > 0 {
+        return Check::warning("rabbitmq", format!("{found}; {dead} dead letters"), "leadmill dead list");
+    }
+    if !is_supported(&version) {
+        return Check::warning("rabbitmq", found, "Leadmill is tested with RabbitMQ 3.10 to 4.x");
+    }
+    Check::ok("rabbitmq", format!("{found}; exchange and queues are as they should be"))
+}
+
+/// Whether a version such as `RabbitMQ 3.13.7` is one of those that are tested.
+fn is_supported(version: &str) -> bool {
+    let mut numbers = version.split_whitespace().last().unwrap_or_default().split('.').map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return true };
+    RABBITMQ.iter().any(|(supported, least)| major == *supported && minor >= *least)
+}
+
+async fn mail_server(document: &Document) -> Option<Check> {
+    let (config, _) = MailerConfig::read(document).ok()?;
+    if config.transport == TransportKind::Capture {
+        return Some(Check::ok("mail", "captured, not sent (mailer.transport)"));
+    }
+    let smtp = &config.smtp;
+    let address = format!("{}:{}", smtp.host, smtp.port);
+    let advice = "check mailer.smtp.host, port and tls, and that the network lets this machine reach it";
+    let greeting = async {
+        let stream = TcpStream::connect((smtp.host.as_str(), smtp.port)).await?;
+        // With implicit TLS the server waits for the handshake.
+        if smtp.tls == TlsMode::Implicit {
+            return Ok(String::from("it takes connections"));
+        }
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await?;
+        std::io::Result::Ok(line.trim().to_owned())
+    };
+    Some(match tokio::time::timeout(PATIENCE, greeting).await {
+        Ok(Ok(line)) if line.starts_with("220") || smtp.tls == TlsMode::Implicit => {
+            Check::ok("mail", format!("{address}: {line}"))
+        }
+        Ok(Ok(line)) => {
+            Check::missing("mail", format!("{address} answers `{line}`, which is no SMTP greeting"), advice)
+        }
+        Ok(Err(error)) => Check::missing("mail", format!("{address}: {error}"), advice),
+        Err(_) => Check::missing("mail", format!("{address}: no greeting within {} s", PATIENCE.as_secs()), advice),
+    })
+}
+
+async fn model(document: &Document) -> Option<Check> {
+    let config = EnricherConfig::read(document).ok()?;
+    if config.provider == ProviderChoice::Local {
+        return Some(Check::ok("analyst", "the built-in analyser (enricher.provider)"));
+    }
+    let url = url::Url::parse(&config.model.base_url).ok()?;
+    let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default()?);
+    let advice = "check enricher.model.base_url and the network; until it answers, the built-in analyser does its work";
+    let name = config.model.name.unwrap_or_default();
+    Some(match tokio::time::timeout(PATIENCE, TcpStream::connect((host.as_str(), port))).await {
+        Ok(Ok(_)) if config.model.api_key.is_none() => Check::warning(
+            "analyst",
+            format!("model {name} at {host}:{port}, which takes connections; no key"),
+            "if the API wants one, give it as LEADMILL_ENRICHER_MODEL_API_KEY_FILE",
+        ),
+        Ok(Ok(_)) => Check::ok("analyst", format!("model {name} at {host}:{port}, which takes connections")),
+        Ok(Err(error)) => Check::warning("analyst", format!("model {name} at {host}:{port}: {error}"), advice),
+        Err(_) => Check::warning("analyst", format!("model {name} at {host}:{port}: no answer"), advice),
+    })
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_from_3_10_to_4_are_supported() {
+        for version in ["RabbitMQ 3.10.0", "RabbitMQ 3.13.7", "RabbitMQ 4.0.2", "RabbitMQ 4.1.0", "version unknown"] {
+            assert!(is_supported(version), "{version}");
+        }
+        for version in ["RabbitMQ 3.9.1", "RabbitMQ 5.0.0"] {
+            assert!(!is_supported(version), "{version}");
+        }
+    }
+}

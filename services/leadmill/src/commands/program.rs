@@ -1,0 +1,259 @@
+//! `leadmill program`: the tenants, whom mails come from and what they look for.
+
+mod key;
+mod options;
+
+use clap::Subcommand;
+use domain::clock::{Clock, SystemClock};
+use domain::email::EmailAddress;
+use domain::program::{Program, ProgramSettings, Slug};
+use serde_json::json;
+use service::config::Document;
+use store::{Db, outreach, programs};
+
+use self::options::Options;
+use crate::output::{self, Table};
+use crate::settings;
+
+/// `leadmill program …`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List all programs
+    List(Json),
+    /// Create a program
+    #[command(after_help = "\
+Without a sender's address and a postal address leads are collected, enriched and planned, but nothing goes out: their
+mails are held until both are there.
+
+Examples:
+  leadmill program create coffee
+  leadmill program create coffee --name 'Coffee Partners' --sender-name Ann --sender-email ann@example.com \\
+    --postal-address '1 Main St, Springfield, IL 62701, USA' --niches coffee,food --threshold 75 \\
+    --product 'A subscription for freshly roasted coffee; partners get 15 % of each sale.'")]
+    Create(Create),
+    /// Change a program; what isn't named stays as it is
+    #[command(after_help = "\
+Mails that were held for what this changes (no sender, no postal address, a pause) are released at the same moment.
+An empty text removes a value.
+
+Examples:
+  leadmill program set coffee --postal-address '1 Main St, Springfield, IL 62701, USA'
+  leadmill program set coffee --pause
+  leadmill program set coffee --reply-to '' --daily-cap 0")]
+    Set(Set),
+    /// Show a program
+    Show(Show),
+    /// Keys for `POST /v1/leads`
+    #[command(subcommand)]
+    Key(key::Command),
+}
+
+/// How to print.
+#[derive(Debug, clap::Args)]
+pub struct Json {
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `leadmill program create`
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// The short name, for commands: lower-case letters, digits and `-`
+    slug: Slug,
+    #[command(flatten)]
+    options: Options,
+    /// Leave a program of this name that is there already as it is, and count that as done
+    #[arg(long)]
+    if_missing: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+/// `leadmill program set`
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    /// The short name
+    slug: Slug,
+    #[command(flatten)]
+    options: Options,
+    /// Send nothing for now
+    #[arg(long, conflicts_with = "resume")]
+    pause: bool,
+    /// Send again
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+/// `leadmill program show`
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// The short name
+    slug: Slug,
+    #[command(flatten)]
+    output: Json,
+}
+
+/// Does what was asked for.
+pub async fn run(document: &Document, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List(output) => list(document, output.json).await,
+        Command::Create(args) => create(document, args).await,
+        Command::Set(args) => set(document, args).await,
+        Command::Show(args) => {
+            let db = settings::connect(document).await?;
+            show(&find(&db, &args.slug).await?, args.output.json)
+        }
+        Command::Key(command) => key::run(document, command).await,
+    }
+}
+
+/// The program of that name.
+async fn find(db: &Db, slug: &Slug) -> anyhow::Result<Program> {
+    let found = db.transact("program.find", |tx, _| Box::pin(programs::by_slug(tx, slug))).await?;
+    found.ok_or_else(|| settings::no_such_program(slug))
+}
+
+async fn list(document: &Document, as_json: bool) -> anyhow::Result<()> {
+    let db = settings::connect(document).await?;
+    let all = db.transact("program.list", |tx, _| Box::pin(programs::list(tx))).await?;
+    if as_json {
+        return output::json(&all.iter().map(as_value).collect::<Vec<_>>());
+    }
+    if all.is_empty() {
+        output::note("There is no program yet; `leadmill program create NAME` makes one.");
+        return Ok(());
+    }
+    let mut table = Table::new(["PROGRAM", "NAME", "SENDER", "THRESHOLD", "NICHES", "SENDS"]);
+    for Program { slug, settings, .. } in &all {
+        let sender = settings.sender_email.as_ref().map_or("-", EmailAddress::as_str);
+        let niches = if settings.niches.is_empty() { "all".to_owned() } else { settings.niches.join(",") };
+        table.row([
+            slug.to_string(),
+            settings.name.clone(),
+            sender.to_owned(),
+            settings.threshold.to_string(),
+            niches,
+            sends(settings).to_owned(),
+        ]);
+    }
+    table.print()
+}
+
+async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
+    let vault = settings::vault(document)?;
+    let db = settings::connect(document).await?;
+    let mut wanted = options::empty(&args.slug);
+    args.options.apply(&mut wanted)?;
+    let created = programs::create(&db, &vault, &args.slug, &wanted, SystemClock.now()).await;
+    let program = match created {
+        Ok(open) => open.program,
+        Err(error) if error.conflict().is_some() && args.if_missing => find(&db, &args.slug).await?,
+        Err(error) if error.conflict().is_some() => {
+            anyhow::bail!("there is a program `{}` already; `leadmill program set` changes it", args.slug)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    show(&program, args.output.json)?;
+    if !program.settings.can_send() && !args.output.json {
+        output::note(format_args!(
+            "Its mails will be held until it has a sender and a postal address:\n  leadmill program set {} \
+             --sender-email ADDRESS --postal-address ADDRESS",
+            program.slug
+        ));
+    }
+    Ok(())
+}
+
+async fn set(document: &Document, args: Set) -> anyhow::Result<()> {
+    let db = settings::connect(document).await?;
+    let mut program = find(&db, &args.slug).await?;
+    args.options.apply(&mut program.settings)?;
+    program.settings.paused = (program.settings.paused || args.pause) && !args.resume;
+
+    // The reasons for which mails may be held, and which aren't there (any more).
+    let mut passed = Vec::new();
+    if program.settings.can_send() {
+        passed.push("incomplete_sender");
+    }
+    if !program.settings.paused {
+        passed.push("program_paused");
+    }
+    let (id, wanted, passed, now) = (program.id, &program.settings, &passed, SystemClock.now());
+    let released = db
+        .transact("program.set", |tx, _| {
+            Box::pin(async move {
+                programs::update(tx, id, wanted, now).await?;
+                outreach::release_held(tx, id, passed).await
+            })
+        })
+        .await?;
+    show(&program, args.output.json)?;
+    if released > 0 {
+        output::note(format_args!("{released} mails that were held for this are queued now."));
+    }
+    Ok(())
+}
+
+fn show(program: &Program, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return output::json(&as_value(program));
+    }
+    let Program { id, slug, settings } = program;
+    let address = |address: &Option<EmailAddress>| {
+        address.as_ref().map_or_else(|| "-".to_owned(), |address| address.as_str().to_owned())
+    };
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let rows = [
+        ("program", slug.to_string()),
+        ("id", id.to_string()),
+        ("name", settings.name.clone()),
+        ("sender name", settings.sender_name.clone()),
+        ("sender address", address(&settings.sender_email)),
+        ("reply to", address(&settings.reply_to)),
+        ("postal address", text(&settings.postal_address)),
+        ("privacy notice", text(&settings.privacy_url)),
+        ("threshold", settings.threshold.to_string()),
+        ("niches", if settings.niches.is_empty() { "all".to_owned() } else { settings.niches.join(", ") }),
+        ("product", settings.product.clone()),
+        ("lawful basis", settings.basis.name().to_owned()),
+        ("daily cap", settings.daily_cap.map_or_else(|| "none".to_owned(), |cap| cap.to_string())),
+        ("sends", sends(settings).to_owned()),
+    ];
+    for (label, value) in rows {
+        output::line(format_args!("{label:<15} {}", output::printable(&value)))?;
+    }
+    Ok(())
+}
+
+/// Whether mails of a program go out, and if not, why.
+fn sends(settings: &ProgramSettings) -> &'static str {
+    match (settings.paused, settings.can_send()) {
+        (true, _) => "paused",
+        (false, true) => "yes",
+        (false, false) => "no: sender or postal address missing",
+    }
+}
+
+fn as_value(program: &Program) -> serde_json::Value {
+    let Program { id, slug, settings } = program;
+    json!({
+        "slug": slug.as_str(),
+        "id": id,
+        "name": settings.name,
+        "sender_name": settings.sender_name,
+        "sender_email": settings.sender_email.as_ref().map(EmailAddress::as_str),
+        "reply_to": settings.reply_to.as_ref().map(EmailAddress::as_str),
+        "postal_address": settings.postal_address,
+        "privacy_url": settings.privacy_url,
+        "threshold": settings.threshold,
+        "niches": settings.niches,
+        "product": settings.product,
+        "basis": settings.basis,
+        "daily_cap": settings.daily_cap,
+        "paused": settings.paused,
+        "can_send": settings.can_send(),
+    })
+}

@@ -1,0 +1,182 @@
+//! What can be set of a program.
+
+use anyhow::Context;
+use domain::email::EmailAddress;
+use domain::legal::Basis;
+use domain::program::{ProgramSettings, Slug};
+
+use crate::settings::WrongUsage;
+
+/// The least score that qualifies, unless set.
+const DEFAULT_THRESHOLD: i16 = 70;
+
+/// What can be set of a program. `None` leaves it as it is, an empty text removes it.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The program's name, as recipients read it [default: the short name]
+    #[arg(long)]
+    name: Option<String>,
+    /// The name in `From` [default: the program's name]
+    #[arg(long)]
+    sender_name: Option<String>,
+    /// The address in `From`; nothing is sent without one
+    #[arg(long, value_name = "ADDRESS")]
+    sender_email: Option<String>,
+    /// The address that answers go to, when it isn't the sender's
+    #[arg(long, value_name = "ADDRESS")]
+    reply_to: Option<String>,
+    /// The sender's valid postal address (CAN-SPAM asks for it); nothing is sent without one
+    #[arg(long, value_name = "TEXT")]
+    postal_address: Option<String>,
+    /// Where the privacy notice stands (GDPR Art. 14)
+    #[arg(long, value_name = "URL")]
+    privacy_url: Option<String>,
+    /// The least score that qualifies, 0 to 100 [default: 70]
+    #[arg(long, value_parser = clap::value_parser!(i16).range(0..=100))]
+    threshold: Option<i16>,
+    /// What the program looks for, separated by commas; all niches when empty
+    #[arg(long, value_name = "NICHE,…")]
+    niches: Option<String>,
+    /// What the product is: for the prompt, and for the mail
+    #[arg(long, value_name = "TEXT")]
+    product: Option<String>,
+    /// The lawful basis (GDPR Art. 6) [default: legitimate_interest]
+    #[arg(long, value_parser = ["legitimate_interest", "consent"])]
+    basis: Option<String>,
+    /// At most this many mails a day; 0 for no limit
+    #[arg(long, value_name = "MAILS", value_parser = clap::value_parser!(i32).range(0..))]
+    daily_cap: Option<i32>,
+}
+
+/// A new program that nothing was said about yet.
+pub fn empty(slug: &Slug) -> ProgramSettings {
+    ProgramSettings {
+        name: slug.to_string(),
+        sender_name: slug.to_string(),
+        sender_email: None,
+        reply_to: None,
+        postal_address: None,
+        privacy_url: None,
+        threshold: DEFAULT_THRESHOLD,
+        niches: Vec::new(),
+        product: String::new(),
+        basis: Basis::LegitimateInterest,
+        daily_cap: None,
+        paused: false,
+    }
+}
+
+impl Options {
+    /// Takes over what is set.
+    ///
+    /// # Errors
+    /// [`WrongUsage`] for a value that isn't allowed.
+    pub fn apply(self, settings: &mut ProgramSettings) -> anyhow::Result<()> {
+        if let Some(name) = self.name {
+            if name.trim().is_empty() {
+                return Err(WrongUsage("--name: a program has to have a name".to_owned()).into());
+            }
+            if settings.sender_name == settings.name {
+                settings.sender_name.clone_from(&name);
+            }
+            settings.name = name;
+        }
+        if let Some(name) = self.sender_name {
+            settings.sender_name = name;
+        }
+        if let Some(text) = self.sender_email {
+            settings.sender_email = address("--sender-email", &text)?;
+        }
+        if let Some(text) = self.reply_to {
+            settings.reply_to = address("--reply-to", &text)?;
+        }
+        if let Some(text) = self.postal_address {
+            settings.postal_address = some(text);
+        }
+        if let Some(text) = self.privacy_url {
+            settings.privacy_url = web_address(text)?;
+        }
+        if let Some(threshold) = self.threshold {
+            settings.threshold = threshold;
+        }
+        if let Some(niches) = self.niches {
+            settings.niches =
+                niches.split(',').map(|niche| niche.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+        }
+        if let Some(product) = self.product {
+            settings.product = product;
+        }
+        if let Some(basis) = self.basis {
+            settings.basis = basis.parse().context("reading --basis")?;
+        }
+        if let Some(cap) = self.daily_cap {
+            settings.daily_cap = (cap > 0).then_some(cap);
+        }
+        Ok(())
+    }
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.trim().is_empty()).then_some(text)
+}
+
+fn address(option: &str, text: &str) -> Result<Option<EmailAddress>, WrongUsage> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    EmailAddress::parse(text).map(Some).map_err(|error| WrongUsage(format!("{option}: {error}")))
+}
+
+fn web_address(text: String) -> Result<Option<String>, WrongUsage> {
+    let Some(text) = some(text) else { return Ok(None) };
+    match url::Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() => Ok(Some(url.into())),
+        _ => Err(WrongUsage("--privacy-url: expected an address such as https://example.com/privacy".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Options = Options {
+        name: None,
+        sender_name: None,
+        sender_email: None,
+        reply_to: None,
+        postal_address: None,
+        privacy_url: None,
+        threshold: None,
+        niches: None,
+        product: None,
+        basis: None,
+        daily_cap: None,
+    };
+
+    #[test]
+    fn what_is_not_named_stays_and_an_empty_text_removes() {
+        let mut settings = empty(&"coffee".parse().unwrap());
+        let set = |text: &str| Some(text.to_owned());
+        Options { name: set("Coffee"), reply_to: set("ann@example.com"), niches: set("a, b,"), ..NOTHING }
+            .apply(&mut settings)
+            .unwrap();
+        assert_eq!((settings.name.as_str(), settings.sender_name.as_str()), ("Coffee", "Coffee"));
+        assert_eq!(settings.niches, ["a", "b"]);
+        let before = settings.clone();
+        NOTHING.apply(&mut settings).unwrap();
+        assert_eq!(settings, before);
+        Options { reply_to: set(""), daily_cap: Some(0), ..NOTHING }.apply(&mut settings).unwrap();
+        assert_eq!((settings.reply_to, settings.daily_cap), (None, None));
+    }
+
+    #[test]
+    fn a_value_that_is_not_allowed_is_refused_with_its_option() {
+        let mut settings = empty(&"coffee".parse().unwrap());
+        let refused =
+            |options: Options, settings: &mut ProgramSettings| options.apply(settings).unwrap_err().to_string();
+        let address = Options { sender_email: Some("ann".to_owned()), ..NOTHING };
+        assert!(refused(address, &mut settings).starts_with("--sender-email: "));
+        let page = Options { privacy_url: Some("javascript:alert(1)".to_owned()), ..NOTHING };
+        assert!(refused(page, &mut settings).starts_with("--privacy-url: "));
+    }
+}

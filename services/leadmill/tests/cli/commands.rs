@@ -1,0 +1,236 @@
+//! The commands that need servers, but no services.
+
+use crate::bench::{Bench, finish, mode, stderr};
+use serde_json::json;
+use test_support::postgres::TestDatabase;
+
+const CREATORS: &str = "\
+network,handle,full name,email,followers,bio,country
+instagram,ann.bakes,Ann,ann@bakes.example.com,12.3K,I bake bread,US
+instagram,bob.bikes,Bob,bob@bikes.example.com,4500,Bikes and more,US
+instagram,ann.bakes,Ann,ann@bakes.example.com,12.3K,I bake bread,US
+instagram,,Nobody,nobody@example.com,1,no user name,US
+instagram,carl,Carl,carl-at-nowhere,many,no count,US
+";
+
+#[tokio::test]
+async fn migrating_tells_what_was_applied_and_does_nothing_the_second_time() {
+    let bench = Bench::on(TestDatabase::create_empty().await).await;
+    let said = bench.fail(1, &["status"]).await;
+    assert!(said.contains("leadmill migrate"), "{said}");
+    bench.fail(1, &["migrate", "--check"]).await;
+
+    let first = bench.json(&["migrate"]).await;
+    let applied = first["applied"].as_array().unwrap();
+    assert!(applied.len() >= 5, "{first}");
+    assert_eq!(applied.last(), Some(&first["version"]));
+    assert_eq!(bench.json(&["migrate"]).await["applied"], json!([]));
+    assert!(bench.succeed(&["migrate"]).await.starts_with("nothing to do"));
+    bench.succeed(&["migrate", "--check"]).await;
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn a_program_is_made_shown_changed_and_paused() {
+    let bench = Bench::new().await;
+    let said = bench.fail(2, &["simulate", "--leads", "1"]).await;
+    assert!(said.contains("leadmill program create"), "{said}");
+
+    let made = bench.json(&["program", "create", "coffee", "--name", "Coffee", "--niches", "coffee, food"]).await;
+    assert_eq!((&made["slug"], &made["threshold"], &made["can_send"]), (&json!("coffee"), &json!(70), &json!(false)));
+    assert_eq!(made["niches"], json!(["coffee", "food"]));
+    let said = bench.fail(1, &["program", "create", "coffee"]).await;
+    assert!(said.contains("program set"), "{said}");
+    bench.succeed(&["program", "create", "coffee", "--if-missing"]).await;
+
+    let set =
+        ["program", "set", "coffee", "--sender-email", "ann@example.com", "--postal-address", "1 Main St", "--pause"];
+    let changed = bench.json(&set).await;
+    assert_eq!(
+        (&changed["can_send"], &changed["paused"], &changed["name"]),
+        (&json!(true), &json!(true), &json!("Coffee"))
+    );
+    let shown = bench.json(&["program", "set", "coffee", "--resume", "--threshold", "75"]).await;
+    assert_eq!((&shown["paused"], &shown["threshold"]), (&json!(false), &json!(75)));
+    assert_eq!(bench.json(&["program", "show", "coffee"]).await, shown);
+    assert_eq!(bench.json(&["program", "list"]).await, json!([shown]));
+
+    let said = bench.fail(2, &["program", "set", "coffee", "--sender-email", "ann"]).await;
+    assert!(said.contains("--sender-email"), "{said}");
+    bench.fail(2, &["program", "set", "coffee", "--threshold", "101"]).await;
+    let said = bench.fail(1, &["program", "show", "tea"]).await;
+    assert!(said.contains("`tea`"), "{said}");
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn what_was_held_for_a_missing_sender_is_released_when_it_is_there() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    bench.succeed(&["import", &bench.file("a.csv", CREATORS), "--program", "coffee"]).await;
+    let mut connection = bench.database.connect().await;
+    sqlx::query(
+        "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version, state,
+                               reason, message_id, enrichment_version, created_at, updated_at)
+         SELECT program_id, gen_random_uuid(), id, 'intro', 1, email_index, email_index, index_version, 'held',
+                'incomplete_sender', '<' || id || '@example.com>', 1, now(), now() FROM leads WHERE email_index IS NOT NULL",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(bench.json(&["mail", "list", "--state", "held"]).await.as_array().unwrap().len(), 2);
+
+    let held = "SELECT count(*) FROM outreach WHERE state = 'held'";
+    bench.succeed(&["program", "set", "coffee", "--sender-email", "ann@example.com"]).await;
+    assert_eq!(bench.count(held).await, 2, "the postal address is still missing");
+    bench.succeed(&["program", "set", "coffee", "--postal-address", "1 Main St, Springfield"]).await;
+    assert_eq!(bench.count(held).await, 0);
+    assert_eq!(bench.count("SELECT count(*) FROM outreach WHERE state = 'queued' AND due_at <= now()").await, 2);
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn a_key_for_the_ingest_is_shown_once_listed_and_revoked() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    let key = bench.succeed(&["program", "key", "create", "coffee", "--label", "site"]).await;
+    assert!(key.starts_with("lmi_"), "{key}");
+    let listed = bench.json(&["program", "key", "list", "coffee"]).await;
+    assert_eq!(listed[0]["label"], "site");
+    assert!(!listed.to_string().contains(key.trim()));
+    let id = listed[0]["id"].as_str().unwrap();
+    bench.succeed(&["program", "key", "revoke", "coffee", id]).await;
+    bench.fail(1, &["program", "key", "revoke", "coffee", id]).await;
+    assert!(bench.json(&["program", "key", "list", "coffee"]).await[0]["revoked_at"].is_string());
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn an_import_adds_up_publishes_its_events_and_adds_nothing_the_second_time() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    let file = bench.file("creators.csv", CREATORS);
+    let first = bench.json(&["import", &file, "--program", "coffee"]).await;
+    assert_eq!(first["rows"], 5, "{first}");
+    assert_eq!(
+        (&first["accepted"], &first["duplicates"], &first["rejected"]),
+        (&json!(2), &json!(1), &json!(2)),
+        "{first}"
+    );
+    assert_eq!(bench.count("SELECT count(*) FROM leads").await, 2);
+    // No service runs: the import has published its events itself.
+    assert_eq!(first["outbox"], 0, "{first}");
+    bench.broker.wait_for_depth("lead.created", 2).await;
+
+    let second = bench.json(&["import", &file]).await;
+    assert_eq!(
+        (&second["accepted"], &second["duplicates"], &second["rejected_new"]),
+        (&json!(0), &json!(3), &json!(0))
+    );
+    assert_eq!(bench.count("SELECT count(*) FROM leads").await, 2);
+
+    let rejects = bench.succeed(&["rejects", "export", "--program", "coffee"]).await;
+    assert_eq!(rejects.lines().count(), 3, "{rejects}");
+    assert!(rejects.contains("username") && rejects.contains("nobody@example.com"), "{rejects}");
+    let path = bench.folder.path().join("rejects.csv");
+    bench.succeed(&["rejects", "export", "--out", path.to_str().unwrap()]).await;
+    assert_eq!(mode(&path), 0o600);
+
+    let status = bench.json(&["status", "--program", "coffee"]).await;
+    assert_eq!((&status["leads"]["accepted"], &status["leads"]["rejected"]), (&json!(2), &json!(2)), "{status}");
+    assert_eq!(status["leads"]["duplicates"], 4, "{status}");
+    assert_eq!(status["queues"], json!({ "lead.created": 2, "lead.enriched": 0, "dead": 0 }));
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn a_file_without_usable_columns_is_refused_before_anything_is_written() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    let said = bench.fail(1, &["import", &bench.file("x.csv", "colour,size\nred,5\n")]).await;
+    assert!(said.contains("colour") && said.contains("--map"), "{said}");
+    assert_eq!(bench.count("SELECT count(*) FROM collection_runs").await, 0);
+
+    let mapped = bench.file("y.csv", "Owner;Mail\nann;ann@example.com\n");
+    let result = bench
+        .json(&["import", &mapped, "--source", "instagram", "--map", "Owner=username", "--map", "Mail=email"])
+        .await;
+    assert_eq!(result["accepted"], 1, "{result}");
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn a_simulation_goes_on_without_rabbitmq_and_leaves_its_events_in_the_outbox() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    let mut command = bench.command(["simulate", "--leads", "50", "--mix", "", "--json"]);
+    command.env("AMQP_URL", "amqp://127.0.0.1:1/");
+    let output = finish(command).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&result["accepted"], &result["outbox"]), (&json!(50), &json!(50)), "{result}");
+
+    let mut command = bench.command(["status", "--json"]);
+    command.env("AMQP_URL", "amqp://127.0.0.1:1/");
+    let output = finish(command).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(status["queues"].is_null(), "{status}");
+    assert_eq!(status["errors"].as_array().unwrap().len(), 1, "{status}");
+    for state in ["queued", "sending", "sent", "captured", "deferred", "failed", "uncertain", "held", "cancelled"] {
+        assert_eq!(status["outreach"][state], 0, "{status}");
+    }
+    assert_eq!(status["enriched"]["by_provider"], json!({}));
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_replayed_and_dropped() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.json(&["dead", "list"]).await, json!([]), "queues that aren't there yet hold none");
+    // The first import declares the topology.
+    bench.succeed(&["program", "create", "coffee"]).await;
+    bench.succeed(&["import", &bench.file("a.csv", CREATORS)]).await;
+    bench.broker.wait_for_depth("lead.created", 2).await;
+    for body in [&b"not an event"[..], b"nor this"] {
+        let id = if body.len() > 8 { "first" } else { "second" };
+        let properties = lapin::BasicProperties::default().with_message_id(id.into());
+        bench.broker.publish("lead.created.dead", body, properties).await;
+    }
+    bench.broker.wait_for_depth("lead.created.dead", 2).await;
+
+    let listed = bench.json(&["dead", "list", "--queue", "lead.created"]).await;
+    assert_eq!((&listed[0]["id"], &listed[1]["id"]), (&json!("first"), &json!("second")), "{listed}");
+    let shown = bench.json(&["dead", "show", "first"]).await;
+    assert_eq!((&shown["queue"], shown.get("body")), (&json!("lead.created"), None), "{shown}");
+    bench.fail(1, &["dead", "show", "third"]).await;
+
+    assert_eq!(bench.json(&["dead", "replay", "first"]).await, json!({ "replayed": 1 }));
+    bench.broker.wait_for_depth("lead.created", 3).await;
+    assert_eq!(bench.json(&["dead", "drop", "--all"]).await, json!({ "dropped": 1 }));
+    assert_eq!(bench.json(&["dead", "list"]).await, json!([]));
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn doctor_finds_nothing_missing_where_nothing_is_and_a_key_that_opens_nothing() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    let report = bench.json(&["doctor"]).await;
+    assert_eq!(report["ok"], true, "{report}");
+    let found = |name: &str| {
+        let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+        check.unwrap_or_else(|| panic!("no check {name} in {report}"))["found"].to_string()
+    };
+    assert!(found("postgresql").contains("version"), "{report}");
+    assert!(found("rabbitmq").contains("RabbitMQ"), "{report}");
+    assert!(!report["settings"].to_string().contains("lmk1_"), "the master key is masked");
+
+    let mut command = bench.command(["doctor"]);
+    command.env("LEADMILL_MASTER_KEY", vault::MasterKey::generate().to_text().as_str());
+    let output = finish(command).await;
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("LEADMILL_OLD_MASTER_KEYS"), "{text}");
+    bench.cleanup().await;
+}

@@ -1,0 +1,6 @@
+//! The real binary, run the way an operator or a script runs it.
+
+mod bench;
+mod commands;
+mod demo;
+mod usage;
