@@ -1,0 +1,58 @@
+//! The operator's command line.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::Value;
+
+use crate::process;
+
+/// No command of a test takes longer.
+const LIMIT: Duration = Duration::from_mins(4);
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The command, for messages.
+    pub command: String,
+    /// The exit status; `None` after a signal.
+    pub status: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it logged or complained about.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Asserts that it went well.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.status, Some(0), "`{}` failed\n{}\n{}", self.command, self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts that it ended with this status, and gives what it complained about.
+    #[track_caller]
+    pub fn fails_with(self, status: i32) -> String {
+        let Self { command, status: found, stdout, stderr } = self;
+        assert_eq!(found, Some(status), "`{command}`\n{stdout}\n{stderr}");
+        stderr
+    }
+
+    /// What it printed, as JSON; asserts that it went well.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let done = self.ok();
+        serde_json::from_str(&done.stdout)
+            .unwrap_or_else(|error| panic!("`{}` printed no JSON: {error}\n{}", done.command, done.stdout))
+    }
+}
+
+/// Runs `leadmill` to its end.
+pub(crate) async fn run(args: &[&str], env: Vec<(String, String)>, folder: &Path) -> Finished {
+    let command = format!("leadmill {}", args.join(" "));
+    let output = process::command("leadmill", env).args(args).current_dir(folder).output();
+    let output = tokio::time::timeout(LIMIT, output).await.unwrap_or_else(|_| panic!("`{command}` doesn't end"));
+    let output = output.unwrap_or_else(|error| panic!("`{command}` can't be started: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Finished { command, status: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}

@@ -1,0 +1,253 @@
+//! What a scenario runs on.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use domain::{
+    clock::{Clock, SystemClock},
+    id::ProgramId,
+    legal::Basis,
+    program::{ProgramSettings, Slug},
+};
+use sqlx::{PgConnection, Row as _};
+use store::{Db, DbConfig, api_keys, programs};
+use tempfile::TempDir;
+use test_support::{amqp::AmqpNamespace, postgres::TestDatabase};
+use vault::{MasterKey, Vault};
+
+use crate::{
+    cli::{self, Finished},
+    process::{self, Process, Starting},
+    wait::eventually,
+};
+
+/// The short name of the program that a stack comes with.
+pub const PROGRAM: &str = "acme";
+/// Its postal address, which stands in every mail.
+pub const POSTAL_ADDRESS: &str = "Acme Affiliates Ltd, 12 Harbour Street, Cork, Ireland";
+/// Its sender.
+pub const SENDER: &str = "kim@acme.example";
+/// Its privacy notice, which every mail names.
+pub const PRIVACY_URL: &str = "https://acme.example/privacy";
+
+/// A database, a queue namespace, a master key and a program of a scenario's own. Nothing of it outlives the scenario.
+pub struct Stack {
+    database: TestDatabase,
+    amqp: AmqpNamespace,
+    master_key: String,
+    folder: TempDir,
+    program: ProgramId,
+}
+
+/// What is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unfinished {
+    /// Events that wait to be published.
+    pub outbox: i64,
+    /// Leads whose revision isn't enriched.
+    pub unenriched: i64,
+    /// Enrichments that nobody decided about.
+    pub undecided: i64,
+    /// Mails that are neither out nor put off.
+    pub sending: i64,
+}
+
+impl Stack {
+    /// A migrated database with a program that may send.
+    pub async fn start() -> Self {
+        Self::start_with(settings()).await
+    }
+
+    /// The same with a program of one's own.
+    pub async fn start_with(settings: ProgramSettings) -> Self {
+        let mut stack = Self::on(TestDatabase::create().await).await;
+        let db = stack.db();
+        let vault = stack.vault();
+        let slug: Slug = PROGRAM.parse().expect("a short name");
+        let program = programs::create(&db, &vault, &slug, &settings, SystemClock.now()).await;
+        stack.program = program.expect("the program is created").program.id;
+        db.close().await;
+        stack
+    }
+
+    /// Without schema and program.
+    pub async fn start_empty() -> Self {
+        Self::on(TestDatabase::create_empty().await).await
+    }
+
+    async fn on(database: TestDatabase) -> Self {
+        service::tls::install_provider();
+        Self {
+            database,
+            amqp: AmqpNamespace::new().await,
+            master_key: MasterKey::generate().to_text().to_string(),
+            folder: tempfile::tempdir().expect("a folder"),
+            program: ProgramId::generate(),
+        }
+    }
+
+    /// The program.
+    pub fn program(&self) -> ProgramId {
+        self.program
+    }
+
+    /// The queues.
+    pub fn amqp(&self) -> &AmqpNamespace {
+        &self.amqp
+    }
+
+    /// The database.
+    pub fn database(&self) -> &TestDatabase {
+        &self.database
+    }
+
+    /// A folder that goes with the stack.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file into the stack's folder and says where it is.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).expect("the stack's folder takes files");
+        path
+    }
+
+    /// A connection, to look behind the scenes with.
+    pub async fn connect(&self) -> PgConnection {
+        self.database.connect().await
+    }
+
+    /// The program's keys are wrapped by it.
+    pub fn vault(&self) -> Vault {
+        Vault::new(self.master_key.parse().expect("a key made above"), Vec::new())
+    }
+
+    /// The environment of every binary: where the servers are, and ports that nobody else has.
+    pub fn env(&self) -> Vec<(String, String)> {
+        [
+            ("DATABASE_URL", self.database.url()),
+            ("AMQP_URL", self.amqp.url()),
+            ("LEADMILL_AMQP_NAMESPACE", self.amqp.prefix()),
+            ("LEADMILL_MASTER_KEY", &self.master_key),
+            ("LEADMILL_DATABASE_MAX_CONNECTIONS", "4"),
+            ("LEADMILL_LOG_FORMAT", "json"),
+            ("LEADMILL_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("LEADMILL_COLLECTOR_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("LEADMILL_COLLECTOR_LISTEN", "127.0.0.1:0"),
+            ("LEADMILL_ENRICHER_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("LEADMILL_MAILER_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("LEADMILL_MAILER_LISTEN", "127.0.0.1:0"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// A binary to start, one of `collector`, `enricher`, `mailer` and `leadmill`.
+    pub fn service(&self, binary: &str) -> Starting {
+        Starting::new(binary, self.folder.path(), self.env())
+    }
+
+    /// Starts `replicas` of each binary, with the same additions to their environment, and waits until all are ready.
+    pub async fn fleet(&self, binaries: &[&str], replicas: usize, env: &[(&str, &str)]) -> Vec<Process> {
+        let starting: Vec<Process> = binaries
+            .iter()
+            .flat_map(|binary| std::iter::repeat_n(binary, replicas))
+            .map(|binary| self.service(binary).envs(env).spawn())
+            .collect();
+        for process in &starting {
+            process.ready().await;
+        }
+        starting
+    }
+
+    /// Runs the command line to its end.
+    pub async fn leadmill(&self, args: &[&str]) -> Finished {
+        cli::run(args, self.env(), self.folder.path()).await
+    }
+
+    /// A key for the program's HTTP ingest.
+    pub async fn api_key(&self) -> String {
+        let mut connection = self.connect().await;
+        api_keys::create(&mut connection, self.program, "test", SystemClock.now()).await.expect("a key is made")
+    }
+
+    /// What is under way.
+    pub async fn unfinished(&self) -> Unfinished {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM outbox) AS outbox,
+                    (SELECT count(*) FROM leads l LEFT JOIN enriched_leads e
+                            ON e.program_id = l.program_id AND e.lead_id = l.id
+                     WHERE e.lead_revision IS NULL OR e.lead_revision < l.revision) AS unenriched,
+                    (SELECT count(*) FROM enriched_leads
+                     WHERE decided_version IS NULL OR decided_version < enrichment_version) AS undecided,
+                    (SELECT count(*) FROM outreach
+                     WHERE state IN ('queued', 'connecting', 'transmitting')) AS sending",
+        )
+        .fetch_one(&mut self.connect().await)
+        .await
+        .expect("the tables can be counted");
+        Unfinished {
+            outbox: row.get("outbox"),
+            unenriched: row.get("unenriched"),
+            undecided: row.get("undecided"),
+            sending: row.get("sending"),
+        }
+    }
+
+    /// Waits until everything has come through.
+    pub async fn settle(&self, limit: Duration) {
+        self.settle_at(Unfinished::default(), limit).await;
+    }
+
+    /// Waits until nothing is under way but what a scenario has stopped on purpose.
+    pub async fn settle_at(&self, rest: Unfinished, limit: Duration) {
+        eventually("everything has come through", limit, async || {
+            let unfinished = self.unfinished().await;
+            if unfinished == rest { Ok(()) } else { Err(format!("{unfinished:?}, expected {rest:?}")) }
+        })
+        .await;
+    }
+
+    /// Deletes everything. What is dropped instead is deleted too, only slower.
+    pub async fn cleanup(self) {
+        self.amqp.cleanup().await;
+        self.database.cleanup().await;
+    }
+
+    fn db(&self) -> Db {
+        Db::new(&DbConfig { max_connections: 1, ..DbConfig::new(self.database.url()) }).expect("a URL made here")
+    }
+}
+
+/// Settings of a program that may send: a complete sender, no niche wanted more than another, no limit.
+pub fn settings() -> ProgramSettings {
+    ProgramSettings {
+        name: "Acme".to_owned(),
+        sender_name: "Kim of Acme".to_owned(),
+        sender_email: SENDER.parse().ok(),
+        reply_to: "partners@acme.example".parse().ok(),
+        postal_address: Some(POSTAL_ADDRESS.to_owned()),
+        privacy_url: Some(PRIVACY_URL.to_owned()),
+        threshold: 40,
+        niches: Vec::new(),
+        product: "A kit for people who make things at home".to_owned(),
+        basis: Basis::Consent,
+        daily_cap: None,
+        paused: false,
+    }
+}
+
+/// A port of the loopback that was free a moment ago, for what must be known before it is bound.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+/// Where the binaries are.
+pub fn binaries() -> PathBuf {
+    process::binaries()
+}

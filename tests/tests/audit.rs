@@ -1,0 +1,65 @@
+//! The audit that ends every scenario finds what it is there for.
+
+use leadmill_tests::{
+    audit::{Planted, audit, broken_rules},
+    creators,
+    stack::Stack,
+    wait::PATIENCE,
+};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+
+/// Ways to break the database, each with the rule that must notice.
+const DAMAGE: &[(&str, &str)] = &[
+    ("DELETE FROM lead_keys WHERE lead_id = (SELECT max(lead_id::text)::uuid FROM lead_keys)", "has its key"),
+    (
+        "WITH one AS (SELECT e.lead_id FROM enriched_leads e WHERE decision = 'declined' LIMIT 1)
+         DELETE FROM enriched_leads WHERE lead_id IN (SELECT lead_id FROM one)",
+        "is enriched in its current revision",
+    ),
+    ("UPDATE leads SET revision = 2", "is enriched in its current revision"),
+    ("UPDATE enriched_leads SET enrichment_version = 2, decided_version = 2", "more often than it changed"),
+    ("UPDATE enriched_leads SET decision = NULL, decided_version = NULL", "is decided about"),
+    ("UPDATE enriched_leads SET decision_reasons = '{}'", "can say why"),
+    ("UPDATE enriched_leads SET decision = 'planned', decision_reasons = '{}'", "has a mail"),
+    (
+        "UPDATE outreach SET state = 'queued', due_at = now() WHERE state = 'captured'",
+        "waits under way only while somebody works",
+    ),
+    (
+        "UPDATE enriched_leads SET decision = 'declined', decision_reasons = '{suppressed}';
+         UPDATE outreach SET state = 'deferred', reason = 'busy', due_at = now() WHERE state = 'captured'",
+        "on its way to who is declined",
+    ),
+    ("UPDATE enriched_leads SET sent = true", "marked as sent and contacted"),
+    ("UPDATE outreach SET state = 'sent', sent_at = now() WHERE state = 'captured'", "marked as sent and contacted"),
+    ("UPDATE enriched_leads SET score = 0", "without a reason to send it"),
+    ("UPDATE enriched_leads SET compliant = false", "without a reason to send it"),
+    (
+        "UPDATE outreach SET recipient_key = NULL, state = 'held', reason = 'x' WHERE state = 'captured'",
+        "every captured mail is kept",
+    ),
+    ("DELETE FROM captured_mails", "every captured mail is kept"),
+    ("UPDATE collection_runs SET accepted = accepted + 1", "the runs' counts add up"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_rule_of_the_audit_notices_when_it_is_broken() {
+    let stack = Stack::start().await;
+    let fleet = stack.fleet(&["collector", "enricher", "mailer"], 1, &[]).await;
+    let ingest = fleet[0].address("ingest.address").await;
+    creators::post(ingest, &stack.api_key().await, &creators::creators(51, 200)).await;
+    stack.settle(PATIENCE).await;
+    audit(&stack, Planted::default()).await;
+    drop(fleet);
+
+    let mut connection = stack.connect().await;
+    for (damage, rule) in DAMAGE {
+        let mut transaction = connection.begin().await.expect("a transaction");
+        transaction.execute(AssertSqlSafe(*damage)).await.unwrap_or_else(|error| panic!("{damage}: {error}"));
+        let broken = broken_rules(&mut transaction, &[]).await;
+        assert!(broken.iter().any(|broken| broken.contains(rule)), "`{rule}` doesn't notice {damage}: {broken:?}");
+        transaction.rollback().await.expect("the damage is undone");
+    }
+    audit(&stack, Planted::default()).await;
+    stack.cleanup().await;
+}
