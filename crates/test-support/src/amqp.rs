@@ -15,7 +15,7 @@ use lapin::{
 use uuid::Uuid;
 
 /// How long anything may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The server for tests: `AMQP_URL`, or the one that a local installation has.
 pub fn server_url() -> String {

@@ -329,7 +329,8 @@ async fn a_soft_shutdown_finishes_what_is_in_hand_and_leaves_the_rest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_database_is_waited_out_and_costs_no_attempt() {
     let bench = Bench::new().await;
-    let postgres = bench.database.url().split(['@', '/']).find(|part| part.contains(":5")).unwrap().to_owned();
+    let authority = bench.database.url().split('/').nth(2).unwrap();
+    let postgres = authority.rsplit('@').next().unwrap().to_owned();
     let proxy = TcpProxy::start(postgres).await.unwrap();
     let direct = bench.db.clone();
     let config = store::DbConfig::new(proxy.through(bench.database.url()));
