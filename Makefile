@@ -27,7 +27,7 @@ test: ## every check and every test, as CI runs them (TEST_FLAGS='-p store' for 
 lint: ## format, migrations, clippy, rustdoc, licences: what needs no servers
 	@deploy/test.sh format migrations lint docs licences
 
-sqlx-prepare: ## .sqlx/ anew, after a change of queries or migrations
+sqlx-prepare: ## crates/store/.sqlx/ anew, after a change of queries or migrations
 	@deploy/sqlx-prepare.sh
 
 smtp-sink: ## a real SMTP server on the loopback that keeps every mail under .stack/mail/

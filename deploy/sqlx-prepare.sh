@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Writes .sqlx/, the data with which the query! macros are checked where no database is at hand.
+# Writes crates/store/.sqlx/, the data with which the query! macros are checked where no database is at hand.
 #
-#   deploy/sqlx-prepare.sh            replaces .sqlx/
-#   deploy/sqlx-prepare.sh --check    fails, with the difference, if .sqlx/ isn't what the queries and migrations say
+#   deploy/sqlx-prepare.sh            replaces crates/store/.sqlx/
+#   deploy/sqlx-prepare.sh --check    fails, with the difference, if crates/store/.sqlx/ isn't what the queries and migrations say
 #
 # It migrates a throw-away database on the server of DATABASE_URL (the local stack's when unset), lets the compiler ask
 # it about every query of crates/store, and drops it. Neither psql nor sqlx-cli is needed. Run it after changing a query
@@ -49,15 +49,15 @@ done
 
 count=$(find "$fresh" -name 'query-*.json' | wc -l)
 if [[ $mode == --check ]]; then
-  mkdir -p .sqlx
-  if ! diff --recursive --brief .sqlx "$fresh" >&2; then
-    echo "sqlx-prepare: .sqlx/ is out of date: run deploy/sqlx-prepare.sh and commit .sqlx/" >&2
+  mkdir -p crates/store/.sqlx
+  if ! diff --recursive --brief crates/store/.sqlx "$fresh" >&2; then
+    echo "sqlx-prepare: crates/store/.sqlx/ is out of date: run deploy/sqlx-prepare.sh and commit crates/store/.sqlx/" >&2
     exit 1
   fi
-  echo "sqlx-prepare: .sqlx/ agrees with $count queries"
+  echo "sqlx-prepare: crates/store/.sqlx/ agrees with $count queries"
 else
-  rm -rf .sqlx
-  mkdir .sqlx
-  [[ $count == 0 ]] || cp "$fresh"/query-*.json .sqlx/
-  echo "sqlx-prepare: .sqlx/ has $count queries"
+  rm -rf crates/store/.sqlx
+  mkdir crates/store/.sqlx
+  [[ $count == 0 ]] || cp "$fresh"/query-*.json crates/store/.sqlx/
+  echo "sqlx-prepare: crates/store/.sqlx/ has $count queries"
 fi

@@ -28,7 +28,7 @@ docs() { # rustdoc with warnings denied
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 }
 
-queries() { # .sqlx/ agrees with the queries and the migrations
+queries() { # crates/store/.sqlx/ agrees with the queries and the migrations
   deploy/sqlx-prepare.sh --check
 }
 
