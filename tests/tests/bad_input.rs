@@ -7,7 +7,6 @@ use domain::{
     event::{Envelope, Event},
     id::LeadId,
 };
-use lapin::BasicProperties;
 use leadmill_tests::{
     audit::{Planted, audit},
     creators,
@@ -107,12 +106,11 @@ async fn an_event_that_is_none_or_names_nobody_becomes_a_dead_letter_that_can_be
     let fleet = stack.fleet(&["collector", "enricher", "mailer"], 1, &[]).await;
     let nobody = LeadId::generate();
     let event = |event| Envelope::new(stack.program(), nobody, 1, SystemClock.now(), event).encode();
-    let properties = || BasicProperties::default().with_delivery_mode(2);
     let about_nobody = event(Event::LeadCreated {});
-    stack.amqp().publish("lead.created", b"\xff no event", properties()).await;
-    stack.amqp().publish("lead.created", &about_nobody, properties()).await;
+    stack.amqp().publish("lead.created", b"\xff no event", None).await;
+    stack.amqp().publish("lead.created", &about_nobody, None).await;
     let enriched = event(Event::LeadEnriched { enrichment_version: 1, score: 80 });
-    stack.amqp().publish("lead.enriched", &enriched, properties()).await;
+    stack.amqp().publish("lead.enriched", &enriched, None).await;
     // The queues go on.
     let ingest = fleet[0].address("ingest.address").await;
     creators::post(ingest, &stack.api_key().await, &creators::creators(45, 50)).await;

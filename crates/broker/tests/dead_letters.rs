@@ -5,10 +5,7 @@ mod common;
 use broker::{Admin, BrokerError, Consumer, DeadLetter, DeadSelector, Delivery, Publisher, Replayed};
 use common::{all_ok, config, created, soon};
 use domain::event::{Envelope, Outgoing, Queue, TraceContext};
-use lapin::{
-    BasicProperties,
-    options::{BasicGetOptions, BasicRejectOptions},
-};
+use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use test_support::amqp::AmqpNamespace;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +154,7 @@ async fn noise_is_kept_listed_and_replayed_as_it_is() {
     let namespace = AmqpNamespace::new().await;
     let admin = Admin::new(config(&namespace));
     admin.declare_topology().await.unwrap();
-    namespace.publish("lead.created", b"\xff\x00 no event", BasicProperties::default()).await;
+    namespace.publish("lead.created", b"\xff\x00 no event", None).await;
     let (consumer, delivery) = consume_one(&namespace).await;
     assert!(delivery.envelope().is_err());
     let publisher = Publisher::new(config(&namespace), "test-publisher");
@@ -181,7 +178,7 @@ async fn what_rabbitmq_itself_gives_up_lands_in_the_same_place() {
     let admin = Admin::new(config(&namespace));
     admin.declare_topology().await.unwrap();
     let sent = created(1).remove(0).envelope;
-    namespace.publish("lead.created", &sent.encode(), BasicProperties::default()).await;
+    namespace.publish("lead.created", &sent.encode(), None).await;
     let channel = namespace.channel().await;
     let queue = namespace.name("lead.created").into();
     let message = channel.basic_get(queue, BasicGetOptions::default()).await.unwrap().unwrap();

@@ -10,7 +10,7 @@ use domain::{
     event::{Event, Queue, Route, TraceContext},
     id::OutreachId,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use test_support::{amqp::AmqpNamespace, proxy::TcpProxy};
 use tokio_util::sync::CancellationToken;
 
@@ -86,7 +86,7 @@ async fn an_event_that_nobody_needs_to_hear_is_published_without_a_queue() {
     let contacted = Event::LeadContacted { outreach_id: OutreachId::generate(), campaign: "first".to_owned(), step: 1 };
     let batch = [outgoing(contacted, Route::Exchange)];
     assert!(all_ok(&publisher.publish(&batch).await.unwrap()));
-    namespace.declare("somebody-listens", FieldTable::default(), &["lead.contacted"]).await;
+    namespace.declare("somebody-listens", &["lead.contacted"]).await;
     assert!(all_ok(&publisher.publish(&batch).await.unwrap()));
     assert_eq!(namespace.depth("somebody-listens").await, Some(1));
     namespace.cleanup().await;
@@ -97,7 +97,7 @@ async fn a_retry_goes_to_its_own_queue_alone() {
     let namespace = AmqpNamespace::new().await;
     let publisher = Publisher::new(config(&namespace), "test-publisher");
     soon(publisher.ready()).await.unwrap();
-    namespace.declare("somebody-listens", FieldTable::default(), &["lead.#"]).await;
+    namespace.declare("somebody-listens", &["lead.#"]).await;
     let batch = [outgoing(Event::LeadCreated {}, Route::Queue(Queue::LeadCreated))];
     assert!(all_ok(&publisher.publish(&batch).await.unwrap()));
     assert_eq!(namespace.depth("lead.created").await, Some(1));

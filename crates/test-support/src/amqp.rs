@@ -80,13 +80,15 @@ impl AmqpNamespace {
         within(self.connection.create_channel()).await.expect("a channel")
     }
 
-    /// Declares a durable queue with these arguments and binds it to the namespace's exchange under `routing_keys`.
-    pub async fn declare(&self, queue: &str, arguments: FieldTable, routing_keys: &[&str]) {
+    /// Declares a durable queue and binds it to the namespace's exchange under `routing_keys`.
+    pub async fn declare(&self, queue: &str, routing_keys: &[&str]) {
         let name = self.name(queue);
         self.declared.lock().expect("no test panics while declaring").insert(name.clone());
         let channel = self.channel().await;
         let options = QueueDeclareOptions::durable();
-        within(channel.queue_declare(short(&name), options, arguments)).await.expect("the queue is declared");
+        within(channel.queue_declare(short(&name), options, FieldTable::default()))
+            .await
+            .expect("the queue is declared");
         for key in routing_keys {
             let exchange = short(&self.name("leads"));
             let options = QueueBindOptions::default();
@@ -96,8 +98,9 @@ impl AmqpNamespace {
         }
     }
 
-    /// Puts raw bytes into a queue and waits until it has them.
-    pub async fn publish(&self, queue: &str, body: &[u8], properties: BasicProperties) {
+    /// Puts raw bytes into a queue, as a message of this id if it is to have one, and waits until it has them.
+    pub async fn publish(&self, queue: &str, body: &[u8], id: Option<&str>) {
+        let properties = id.map(|id| BasicProperties::default().with_message_id(id.into())).unwrap_or_default();
         let channel = self.channel().await;
         within(channel.confirm_select(ConfirmSelectOptions::default())).await.expect("confirms");
         let options = BasicPublishOptions { mandatory: true, immediate: false };
@@ -118,18 +121,29 @@ impl AmqpNamespace {
 
     /// How many messages wait in a queue; `None` if it doesn't exist.
     pub async fn depth(&self, queue: &str) -> Option<u32> {
-        let channel = self.channel().await;
+        self.depth_on(&mut None, queue).await
+    }
+
+    /// The same on a channel that is kept for the next question: asking for a queue that isn't there closes it.
+    async fn depth_on(&self, kept: &mut Option<Channel>, queue: &str) -> Option<u32> {
+        let channel = match kept.take() {
+            Some(channel) => channel,
+            None => self.channel().await,
+        };
         let options = QueueDeclareOptions::durable().passive();
         let declared = within(channel.queue_declare(short(&self.name(queue)), options, FieldTable::default())).await;
-        declared.ok().map(|queue| queue.message_count())
+        let depth = declared.ok()?.message_count();
+        *kept = Some(channel);
+        Some(depth)
     }
 
     /// Waits until a queue holds `wanted` messages; panics, saying how many there are, if it takes too long.
     pub async fn wait_for_depth(&self, queue: &str, wanted: u32) {
         let mut last = None;
+        let mut channel = None;
         let waiting = async {
             loop {
-                last = self.depth(queue).await;
+                last = self.depth_on(&mut channel, queue).await;
                 if last == Some(wanted) {
                     return;
                 }
@@ -234,8 +248,8 @@ mod tests {
     async fn what_is_put_into_a_queue_is_counted_and_comes_out() {
         let namespace = AmqpNamespace::new().await;
         assert_eq!(namespace.depth("mine").await, None);
-        namespace.declare("mine", FieldTable::default(), &[]).await;
-        namespace.publish("mine", b"\x00raw\xff", BasicProperties::default()).await;
+        namespace.declare("mine", &[]).await;
+        namespace.publish("mine", b"\x00raw\xff", None).await;
         namespace.wait_for_depth("mine", 1).await;
         assert_eq!(namespace.get("mine").await.unwrap().data, b"\x00raw\xff");
         assert!(namespace.get("mine").await.is_none());
@@ -246,7 +260,7 @@ mod tests {
     async fn a_dropped_namespace_leaves_nothing_behind() {
         let witness = AmqpNamespace::new().await;
         let namespace = AmqpNamespace::new().await;
-        namespace.declare("mine", FieldTable::default(), &[]).await;
+        namespace.declare("mine", &[]).await;
         let name = namespace.name("mine");
         drop(namespace);
         let options = QueueDeclareOptions::durable().passive();

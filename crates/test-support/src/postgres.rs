@@ -124,6 +124,11 @@ pub async fn number(connection: &mut PgConnection, query: impl Into<String>) -> 
     sqlx::query_scalar(AssertSqlSafe(query.into())).fetch_one(connection).await
 }
 
+/// The one text that a query answers with.
+pub async fn text(connection: &mut PgConnection, query: impl Into<String>) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar(AssertSqlSafe(query.into())).fetch_one(connection).await
+}
+
 /// The workspace's migrations, as they are now.
 pub async fn workspace_migrations() -> Result<Migrator, MigrateError> {
     Migrator::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations"))).await

@@ -1,10 +1,5 @@
 //! The stage runner: what is acknowledged, when, and what becomes of the rest.
 
-#![expect(
-    clippy::default_trait_access,
-    reason = "the types are lapin's, which only `broker` and `test-support` may name"
-)]
-
 use std::{
     collections::BTreeSet,
     sync::{
@@ -161,7 +156,7 @@ async fn what_a_stage_rejects_becomes_a_dead_letter_with_its_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_keeps_the_event_id_counts_the_attempt_and_bothers_nobody_else() {
     let (bench, running) = bench().await;
-    bench.namespace.declare("audit", Default::default(), &["lead.created"]).await;
+    bench.namespace.declare("audit", &["lead.created"]).await;
     let event = created();
     let seen: Arc<Mutex<Vec<Envelope>>> = Arc::default();
     let log = Arc::clone(&seen);
@@ -210,7 +205,7 @@ async fn what_cant_be_read_becomes_a_dead_letter_and_the_queue_goes_on() {
         br#"{"schema_version":1,"type":"lead.created","lead_id":"ann@example.com"}"#,
         newer.as_bytes(),
     ] {
-        bench.namespace.publish(CREATED, body, Default::default()).await;
+        bench.namespace.publish(CREATED, body, None).await;
     }
     bench.publish(&running, &[created()]).await;
     let runner = bench.runner(&running, Plans::always(Plan::Write), RunnerConfig::default());

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use sqlx::PgConnection;
 use test_support::amqp::AmqpNamespace;
-use test_support::postgres::TestDatabase;
+use test_support::postgres::{TestDatabase, number};
 
 /// What the binary under test runs on.
 pub struct Bench {
@@ -80,8 +79,7 @@ impl Bench {
 
     /// A number that SQL counts.
     pub async fn count(&self, query: &'static str) -> i64 {
-        let mut connection: PgConnection = self.database.connect().await;
-        sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("the query counts")
+        number(&mut self.database.connect().await, query).await.expect("the query counts")
     }
 
     /// Takes everything away.

@@ -69,13 +69,13 @@ async fn what_was_held_for_a_missing_sender_is_released_when_it_is_there() {
     bench.succeed(&["program", "create", "coffee"]).await;
     bench.succeed(&["import", &bench.file("a.csv", CREATORS), "--program", "coffee"]).await;
     let mut connection = bench.database.connect().await;
-    sqlx::query(
+    test_support::postgres::execute(
+        &mut connection,
         "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version, state,
                                reason, message_id, enrichment_version, created_at, updated_at)
          SELECT program_id, gen_random_uuid(), id, 'intro', 1, email_index, email_index, index_version, 'held',
                 'incomplete_sender', '<' || id || '@example.com>', 1, now(), now() FROM leads WHERE email_index IS NOT NULL",
     )
-    .execute(&mut connection)
     .await
     .unwrap();
     assert_eq!(bench.json(&["mail", "list", "--state", "held"]).await.as_array().unwrap().len(), 2);
@@ -194,8 +194,7 @@ async fn dead_letters_are_listed_shown_replayed_and_dropped() {
     bench.broker.wait_for_depth("lead.created", 2).await;
     for body in [&b"not an event"[..], b"nor this"] {
         let id = if body.len() > 8 { "first" } else { "second" };
-        let properties = lapin::BasicProperties::default().with_message_id(id.into());
-        bench.broker.publish("lead.created.dead", body, properties).await;
+        bench.broker.publish("lead.created.dead", body, Some(id)).await;
     }
     bench.broker.wait_for_depth("lead.created.dead", 2).await;
 

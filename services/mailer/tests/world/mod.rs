@@ -21,7 +21,6 @@ use mailer::{
 };
 use pipeline::{Health, Outbox, OutboxConfig};
 use service::{config::Loader, readiness::Readiness, shutdown::Shutdown};
-use sqlx::{AssertSqlSafe, Row as _};
 use store::{
     Db, DbConfig,
     enrichments::{self, Written},
@@ -282,8 +281,7 @@ impl World {
     }
 
     pub async fn text(&self, query: &str) -> String {
-        let mut connection = self.database.connect().await;
-        sqlx::query(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await.unwrap().get(0)
+        test_support::postgres::text(&mut self.database.connect().await, query).await.unwrap()
     }
 
     pub async fn execute(&self, statement: &str) -> u64 {
