@@ -16,16 +16,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["domain"]),
     ("pipeline", &["domain", "store", "broker"]),
     ("service", &[]),
+    ("bootstrap", &["domain", "vault", "store", "broker", "pipeline", "service"]),
     ("test-support", &["domain"]),
     ("collector", SERVICE),
     ("enricher", SERVICE),
     ("mailer", SERVICE),
-    ("leadmill", &["domain", "vault", "store", "broker", "pipeline", "service", "collector", "enricher", "mailer"]),
+    (
+        "leadmill",
+        &["domain", "vault", "store", "broker", "pipeline", "service", "bootstrap", "collector", "enricher", "mailer"],
+    ),
     ("leadmill-tests", EVERYTHING),
 ];
 
 /// What a service may use: everything below it, and no other service.
-const SERVICE: &[&str] = &["domain", "vault", "store", "broker", "pipeline", "service"];
+const SERVICE: &[&str] = &["domain", "vault", "store", "broker", "pipeline", "service", "bootstrap"];
 
 /// What the end-to-end tests may use: the package is nothing but tests, its library their harness.
 const EVERYTHING: &[&str] = &[
@@ -35,6 +39,7 @@ const EVERYTHING: &[&str] = &[
     "broker",
     "pipeline",
     "service",
+    "bootstrap",
     "test-support",
     "collector",
     "enricher",
@@ -200,6 +205,7 @@ fn an_arrow_upwards_or_sideways_is_refused() {
         ("broker", "store"),
         ("store", "pipeline"),
         ("service", "pipeline"),
+        ("pipeline", "bootstrap"),
         ("collector", "enricher"),
         ("mailer", "leadmill"),
     ] {

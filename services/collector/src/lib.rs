@@ -32,4 +32,4 @@ pub mod validate;
 
 mod run;
 
-pub use run::{Context, process, run};
+pub use run::{process, run};

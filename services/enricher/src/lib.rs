@@ -30,5 +30,5 @@ pub mod stage;
 
 pub use self::{
     alarm::RefusalAlarm,
-    run::{Context, process, run},
+    run::{process, run},
 };

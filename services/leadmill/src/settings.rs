@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Context;
-use broker::BrokerConfig;
 use domain::program::Slug;
-use service::config::{AmqpConfig, DatabaseConfig, Defaults, Document, Loader, VaultConfig, process_environment};
-use store::{Db, DbConfig, programs, schema, server};
-use vault::{MasterKey, Vault};
+use service::config::{DatabaseConfig, Defaults, Document, Loader, process_environment};
+use store::{Db, programs, schema, server};
+
+pub use bootstrap::settings::{broker, vault};
 
 /// The sections of all services: this program reads, and checks, the whole of a shared configuration.
 pub const DEFAULTS: &[Defaults] = &[collector::config::DEFAULTS, enricher::config::DEFAULTS, mailer::config::DEFAULTS];
@@ -29,32 +29,9 @@ pub fn load(file: Option<&Path>, overrides: &[Override]) -> anyhow::Result<Docum
     Ok(loader.load()?)
 }
 
-/// The master keys.
-pub fn vault(document: &Document) -> anyhow::Result<Vault> {
-    let config: VaultConfig = document.section("vault")?;
-    let read = |key: &str, text: &str| {
-        text.parse::<MasterKey>()
-            .map_err(|_| document.refuse(key, "expected a key as `leadmill keys generate` prints it"))
-    };
-    let current = read("vault.master_key", config.require_master_key()?.expose())?;
-    let older: Result<Vec<MasterKey>, _> =
-        config.old_master_keys.iter().map(|key| read("vault.old_master_keys", key.expose())).collect();
-    Ok(Vault::new(current, older?))
-}
-
 /// The database; opens no connection yet.
 pub fn database(document: &Document) -> anyhow::Result<Db> {
-    let config: DatabaseConfig = document.section("database")?;
-    let settings = DbConfig {
-        max_connections: config.max_connections.get(),
-        acquire_timeout: config.acquire_timeout,
-        application_name: "leadmill".to_owned(),
-        ..DbConfig::new(config.url.expose())
-    };
-    // What the parser says may repeat the URL with its password.
-    Db::new(&settings).map_err(|_| {
-        document.refuse("database.url", "expected a URL such as postgres://user:password@host:5432/database").into()
-    })
+    bootstrap::settings::database(document, "leadmill")
 }
 
 /// The database, which answers and has the schema that this program needs.
@@ -76,19 +53,6 @@ pub async fn reach_database(document: &Document) -> anyhow::Result<()> {
         }
         Err(_) => anyhow::bail!("PostgreSQL at {endpoint} does not answer: {advice}"),
     }
-}
-
-/// How to reach RabbitMQ.
-pub fn broker(document: &Document) -> anyhow::Result<BrokerConfig> {
-    let config: AmqpConfig = document.section("amqp")?;
-    let broker = BrokerConfig {
-        prefetch: config.prefetch.get(),
-        confirm_timeout: config.confirm_timeout,
-        connect_timeout: config.connect_timeout,
-        ..BrokerConfig::new(config.url.expose()).in_namespace(&config.namespace)
-    };
-    broker.validate().map_err(|error| document.refuse("amqp.url", error.to_string()))?;
-    Ok(broker)
 }
 
 /// The short name of the program that is meant: the one that was named, or the only one that there is.

@@ -21,7 +21,9 @@
 pub mod config;
 pub mod message;
 pub mod plan;
-pub mod run;
+mod run;
 pub mod sender;
 pub mod transport;
 pub mod unsubscribe;
+
+pub use self::run::{process, run};

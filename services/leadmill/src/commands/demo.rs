@@ -84,7 +84,7 @@ pub fn run(file: Option<&Path>, args: Args) -> anyhow::Result<ExitCode> {
             shutdown.soft().cancelled().await;
         }
         shutdown.request();
-        let broker = Admin::new(services.broker.clone());
+        let broker = Admin::new(services.process.broker.clone());
         let ended = services.ended().await;
         place.leave(&broker).await;
         shown.and(ended)
@@ -99,7 +99,7 @@ async fn show(
     shutdown: &Shutdown,
     readiness: &Readiness,
 ) -> anyhow::Result<()> {
-    let db = services.db.clone();
+    let db = services.process.db.clone();
     ready(readiness, shutdown).await?;
     let program = create_program(services).await?;
     let slug = &program.program.slug;
@@ -108,12 +108,12 @@ async fn show(
     let started = Instant::now();
     let progress = Progress::new();
     let mut collected = progress.meter("collected", Some(args.leads));
-    let watch = Watch::new(db.clone(), program.program.id, Admin::new(services.broker.clone()));
+    let watch = Watch::new(db.clone(), program.program.id, Admin::new(services.process.broker.clone()));
     let intake = Intake {
         db: db.clone(),
-        vault: services.programs.vault().clone(),
+        vault: services.process.programs.vault().clone(),
         clock: Arc::new(SystemClock),
-        outbox: Some(services.outbox.clone()),
+        outbox: Some(services.process.outbox.clone()),
     };
     // A usual mix: what a purchased list is like, a little worse.
     let mix = SimulationMix { duplicates: 0.06, junk: 0.03, missing: 0.03, hostile: 0.02 };
@@ -182,6 +182,6 @@ async fn create_program(services: &Services) -> anyhow::Result<Arc<OpenProgram>>
         daily_cap: None,
         paused: false,
     };
-    let vault = services.programs.vault();
-    Ok(Arc::new(programs::create(&services.db, vault, &slug, &settings, SystemClock.now()).await?))
+    let vault = services.process.programs.vault();
+    Ok(Arc::new(programs::create(&services.process.db, vault, &slug, &settings, SystemClock.now()).await?))
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bootstrap::Context;
 use broker::{Admin, BrokerConfig, Publisher};
 use domain::{
     clock::{Clock, SystemClock},
@@ -16,7 +17,7 @@ use domain::{
 };
 use mailer::{
     config::{DEFAULTS, MailerConfig},
-    run::{Context, run},
+    run,
     unsubscribe::Unsubscribe,
 };
 use pipeline::{Health, Outbox, OutboxConfig};
@@ -162,7 +163,7 @@ impl World {
         let context = Context {
             db: self.db.clone(),
             programs: self.directory.clone(),
-            consumer: self.broker.clone(),
+            broker: self.broker.clone(),
             publisher: self.publisher.clone(),
             outbox: self.outbox.clone(),
             clock: Arc::new(SystemClock),

@@ -140,7 +140,7 @@ impl Demo<'_> {
 
 /// Opens every captured mail and counts them.
 async fn readable_mails(services: &Services, program: ProgramId) -> anyhow::Result<i64> {
-    let (db, vault) = (&services.db, services.programs.vault());
+    let (db, vault) = (&services.process.db, services.process.programs.vault());
     let (mut count, mut after) = (0, None::<OutreachId>);
     loop {
         let page = db

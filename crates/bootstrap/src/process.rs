@@ -1,0 +1,148 @@
+//! Opening and closing what the services of one process share.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use broker::{Admin, BrokerConfig, Publisher};
+use domain::clock::SystemClock;
+use pipeline::{Outbox, OutboxConfig, reconciler};
+use service::{
+    config::{DatabaseConfig, Document},
+    readiness::Readiness,
+    shutdown::Shutdown,
+};
+use store::{Db, programs::Directory, schema};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Context, health::Surroundings, settings};
+
+/// One pool, one publisher and one outbox, and this process's part in publishing and reconciling.
+pub struct Process {
+    /// The database, its schema checked.
+    pub db: Db,
+    /// Programs and their keys.
+    pub programs: Directory,
+    /// For events.
+    pub outbox: Outbox,
+    /// How to reach RabbitMQ.
+    pub broker: BrokerConfig,
+    publisher: Publisher,
+    surroundings: Surroundings,
+    readiness: Readiness,
+    shutdown: Shutdown,
+    reconciling: JoinHandle<()>,
+    publishing: JoinHandle<()>,
+    publishing_ends: CancellationToken,
+}
+
+impl Process {
+    /// Waits for PostgreSQL, checks the schema, and starts to publish and to reconcile; `None` when shutdown came first.
+    /// `name` is what the servers show for its connections.
+    ///
+    /// # Errors
+    /// When the configuration, the master key or the schema don't fit; outages are waited out.
+    pub async fn open(
+        name: &str,
+        document: &Document,
+        shutdown: &Shutdown,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Option<Self>> {
+        let vault = settings::vault(document)?;
+        let broker = settings::broker(document)?;
+        let eagerness = settings::reconciler(document)?;
+        let db = settings::database(document, name)?;
+        let surroundings = Surroundings::new(readiness);
+
+        let config: DatabaseConfig = document.section("database")?;
+        let up = db.wait_until_up(|error| {
+            let away = error as &dyn std::error::Error;
+            tracing::warn!(error = away, database = config.url.endpoint(), "PostgreSQL does not answer yet");
+        });
+        let Some(()) = shutdown.soft().run_until_cancelled(up).await else {
+            return Ok(None);
+        };
+        schema::check(&db).await?;
+
+        let publisher = Publisher::new(broker.clone(), &format!("{name}-publishing"));
+        let publishing_ends = CancellationToken::new();
+        let (outbox, publishing) = Outbox::start(
+            db.clone(),
+            publisher.clone(),
+            OutboxConfig::default(),
+            surroundings.health(None),
+            publishing_ends.clone(),
+        );
+        let reconciling = tokio::spawn(reconciler::run(
+            db.clone(),
+            outbox.clone(),
+            Admin::new(broker.clone()),
+            eagerness,
+            shutdown.soft().clone(),
+        ));
+        Ok(Some(Self {
+            programs: Directory::new(db.clone(), vault),
+            db,
+            outbox,
+            broker,
+            publisher,
+            surroundings,
+            readiness: readiness.clone(),
+            shutdown: shutdown.clone(),
+            reconciling,
+            publishing,
+            publishing_ends,
+        }))
+    }
+
+    /// For one service, with a readiness check of this name for its consumer, if it is one.
+    pub fn context(&self, consuming: Option<&str>) -> Context {
+        Context {
+            db: self.db.clone(),
+            programs: self.programs.clone(),
+            broker: self.broker.clone(),
+            publisher: self.publisher.clone(),
+            outbox: self.outbox.clone(),
+            clock: Arc::new(SystemClock),
+            health: self.surroundings.health(consuming.map(|name| self.readiness.register(name))),
+            readiness: self.readiness.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// After the services have ended: publishes their last events, then closes the connections.
+    ///
+    /// # Errors
+    /// When publishing broke off by a defect of the program.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.reconciling.abort();
+        self.publishing_ends.cancel();
+        let published = self.publishing.await.context("publishing events");
+        self.publisher.close().await;
+        self.db.close().await;
+        published
+    }
+}
+
+/// Runs one service as a process of its own: opens, serves until it ends, closes. `consuming` is the readiness check of its
+/// consumer, if it is one.
+///
+/// # Errors
+/// What [`Process::open`] says, or the service's own failure.
+pub async fn run<F>(
+    name: &str,
+    consuming: Option<&str>,
+    document: &Document,
+    shutdown: &Shutdown,
+    readiness: &Readiness,
+    service: impl FnOnce(Context) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let Some(process) = Process::open(name, document, shutdown, readiness).await? else {
+        return Ok(());
+    };
+    let served = service(process.context(consuming)).await;
+    served.and(process.close().await)
+}
