@@ -1,6 +1,29 @@
 //! Word lists of the simulated source: what creators of twenty niches say about themselves, in seven languages.
 
-use super::simulated::Language;
+/// What creators write in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    English,
+    /// German.
+    German,
+    /// French.
+    French,
+    /// Spanish.
+    Spanish,
+    /// Portuguese.
+    Portuguese,
+    /// Italian.
+    Italian,
+    /// Dutch.
+    Dutch,
+}
+
+impl Language {
+    /// Every language, in the order of the word lists.
+    pub const ALL: [Self; 7] =
+        [Self::English, Self::German, Self::French, Self::Spanish, Self::Portuguese, Self::Italian, Self::Dutch];
+}
 
 /// One niche: words for handles, and topics per language in the order of [`Language::ALL`].
 pub struct Niche {
@@ -181,3 +204,17 @@ pub const HOMES: [Home; 21] = [
 /// The networks with their weights in a thousand.
 pub const NETWORKS: [(&str, u16); 6] =
     [("instagram", 450), ("tiktok", 260), ("youtube", 150), ("x", 60), ("twitch", 40), ("pinterest", 40)];
+
+/// Spanish first names, which the library that makes names lacks.
+#[rustfmt::skip]
+pub const SPANISH_FIRST: [&str; 20] = [
+    "Lucía", "Sofía", "Martina", "María", "Valeria", "Paula", "Ximena", "Camila", "Renata", "Elena", "Mateo", "Hugo",
+    "Santiago", "Diego", "Emiliano", "Álvaro", "Javier", "Andrés", "Iker", "Sebastián",
+];
+
+/// Spanish last names.
+#[rustfmt::skip]
+pub const SPANISH_LAST: [&str; 20] = [
+    "García", "Hernández", "López", "Martínez", "González", "Pérez", "Rodríguez", "Sánchez", "Ramírez", "Flores",
+    "Torres", "Rivera", "Gómez", "Díaz", "Reyes", "Morales", "Cruz", "Ortiz", "Navarro", "Ruiz",
+];
