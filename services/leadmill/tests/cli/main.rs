@@ -3,4 +3,5 @@
 mod bench;
 mod commands;
 mod demo;
+mod doctor;
 mod usage;

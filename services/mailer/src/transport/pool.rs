@@ -5,10 +5,12 @@ use std::{
     time::Instant,
 };
 
+use lettre::transport::smtp::commands::Quit;
 use tokio::sync::Semaphore;
 
 use super::{
-    connect::{Dialer, SetupError},
+    connect::{Dialer, SetupError, step},
+    outcome::{Phase, SendOutcome},
     session::{Connection, Session},
 };
 use crate::config::SmtpConfig;
@@ -90,6 +92,17 @@ impl SmtpTransport {
         let wanted = transactions.clamp(1, self.pool.config.connections.get());
         // The semaphore is never closed, and the permits are given back at once.
         let _ = self.permits.acquire_many(wanted).await;
+    }
+
+    /// Connects, negotiates TLS and logs in as for a mail, and says goodbye.
+    ///
+    /// # Errors
+    /// What a mail would meet on this way.
+    pub async fn probe(&self) -> Result<(), SendOutcome> {
+        let mut smtp = self.pool.dialer.connect().await?;
+        // Whatever it answers: what was asked is known.
+        let _ = step(Phase::Connect, self.pool.config.command_timeout, smtp.command(Quit)).await;
+        Ok(())
     }
 
     /// Closes connections that nobody has used for a while; call it now and then.

@@ -6,10 +6,10 @@ use broker::{Admin, BrokerError};
 use collector::config::CollectorConfig;
 use enricher::config::{EnricherConfig, ProviderChoice};
 use mailer::config::{MailerConfig, TlsMode, TransportKind};
+use mailer::transport::{SendOutcome, SmtpTransport};
 use service::config::{AmqpConfig, DatabaseConfig, Document};
 use store::programs::{self, Directory};
 use store::{Db, schema, server};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use vault::Vault;
 
@@ -196,27 +196,30 @@ async fn mail_server(document: &Document) -> Option<Check> {
     }
     let smtp = &config.smtp;
     let address = format!("{}:{}", smtp.host, smtp.port);
-    let advice = "check mailer.smtp.host, port and tls, and that the network lets this machine reach it";
-    let greeting = async {
-        let stream = TcpStream::connect((smtp.host.as_str(), smtp.port)).await?;
-        // With implicit TLS the server waits for the handshake.
-        if smtp.tls == TlsMode::Implicit {
-            return Ok(String::from("it takes connections"));
-        }
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).await?;
-        std::io::Result::Ok(line.trim().to_owned())
+    let transport = match SmtpTransport::new(smtp.clone()) {
+        Ok(transport) => transport,
+        Err(error) => return Some(Check::missing("mail", chain(&error), "change that value")),
     };
-    Some(match tokio::time::timeout(PATIENCE, greeting).await {
-        Ok(Ok(line)) if line.starts_with("220") || smtp.tls == TlsMode::Implicit => {
-            Check::ok("mail", format!("{address}: {line}"))
+    let network = "check mailer.smtp.host, port and tls, and that the network lets this machine reach it";
+    let (found, advice) = match tokio::time::timeout(PATIENCE, transport.probe()).await {
+        Ok(Ok(())) => {
+            let done = if smtp.username.is_some() { "takes the login" } else { "takes connections; no login is set" };
+            let encrypted = match smtp.tls {
+                TlsMode::None => "without TLS",
+                TlsMode::Starttls => "by STARTTLS",
+                TlsMode::Implicit => "by TLS",
+            };
+            return Some(Check::ok("mail", format!("{address} {done}, {encrypted}")));
         }
-        Ok(Ok(line)) => {
-            Check::missing("mail", format!("{address} answers `{line}`, which is no SMTP greeting"), advice)
-        }
-        Ok(Err(error)) => Check::missing("mail", format!("{address}: {error}"), advice),
-        Err(_) => Check::missing("mail", format!("{address}: no greeting within {} s", PATIENCE.as_secs()), advice),
-    })
+        Ok(Err(SendOutcome::Credentials { reply })) => (
+            format!("refuses the login: {} {}", reply.code, reply.text),
+            "check mailer.smtp.username, password and auth (LEADMILL_MAILER_SMTP_PASSWORD_FILE)",
+        ),
+        Ok(Err(SendOutcome::NotStarted { reason } | SendOutcome::Deferred { reason, .. })) => (reason, network),
+        Ok(Err(outcome)) => (outcome.name().to_owned(), network),
+        Err(_) => (format!("no answer within {} s", PATIENCE.as_secs()), network),
+    };
+    Some(Check::missing("mail", format!("{address}: {found}"), advice))
 }
 
 async fn model(document: &Document) -> Option<Check> {
