@@ -10,6 +10,14 @@ use serde::Serialize;
 #[error("nobody reads the output any more")]
 pub struct ReaderGone;
 
+/// What went wrong while something was printed by way of a writer.
+pub fn while_printing(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    let nobody_reads = error.chain().filter_map(|cause| cause.downcast_ref()).any(is_broken_pipe);
+    if nobody_reads { ReaderGone.into() } else { error }
+}
+
 /// Prints bytes as they are.
 pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
@@ -77,6 +85,18 @@ pub fn printable_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reader_who_has_enough_is_told_from_a_failure() {
+        let failed = |kind| while_printing(csv_like(io::Error::from(kind)));
+        assert!(failed(io::ErrorKind::BrokenPipe).is::<ReaderGone>());
+        assert!(!failed(io::ErrorKind::StorageFull).is::<ReaderGone>());
+    }
+
+    /// What a writer makes of an error: one with the error as its source.
+    fn csv_like(source: io::Error) -> anyhow::Error {
+        anyhow::Error::new(source).context("writing the file failed")
+    }
 
     #[test]
     fn no_text_of_a_stranger_reaches_the_terminals_controls() {

@@ -52,9 +52,8 @@ pub async fn run(document: &Document, Command::Export(args): Command) -> anyhow:
     let found = Directory::new(db.clone(), vault).by_slug(&slug).await?;
     let program = found.ok_or_else(|| settings::no_such_program(&slug))?;
     let Some(path) = args.out else {
-        let mut rows = Vec::new();
-        collector::rejects::export(&db, &program, args.run, &mut rows).await?;
-        return output::bytes(&rows);
+        let printed = collector::rejects::export(&db, &program, args.run, std::io::stdout()).await;
+        return printed.map(drop).map_err(output::while_printing);
     };
     let file = OpenOptions::new()
         .write(true)

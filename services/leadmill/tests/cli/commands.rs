@@ -144,6 +144,28 @@ async fn an_import_adds_up_publishes_its_events_and_adds_nothing_the_second_time
 }
 
 #[tokio::test]
+async fn an_update_takes_over_what_changed_and_has_it_enriched_again() {
+    let bench = Bench::new().await;
+    bench.succeed(&["program", "create", "coffee"]).await;
+    let rows = |followers: &str| {
+        format!("network,handle,email,followers\ninstagram,ann,ann@example.com,{followers}\nx,bob,bob@example.com,7\n")
+    };
+    let (before, after) = (bench.file("before.csv", &rows("1000")), bench.file("after.csv", &rows("2000")));
+    assert_eq!(bench.json(&["import", &before]).await["accepted"], 2);
+
+    let skipped = bench.json(&["import", &after]).await;
+    assert_eq!((&skipped["updated"], &skipped["duplicates"]), (&json!(0), &json!(2)), "{skipped}");
+    assert_eq!(bench.count("SELECT sum(follower_count)::bigint FROM leads").await, 1007);
+
+    let updated = bench.json(&["import", &after, "--dedupe", "update"]).await;
+    assert_eq!((&updated["updated"], &updated["duplicates"]), (&json!(1), &json!(1)), "{updated}");
+    assert_eq!(bench.count("SELECT sum(follower_count)::bigint FROM leads").await, 2007);
+    assert_eq!(bench.count("SELECT sum(revision)::bigint FROM leads").await, 3);
+    bench.broker.wait_for_depth("lead.created", 3).await;
+    bench.cleanup().await;
+}
+
+#[tokio::test]
 async fn a_file_without_usable_columns_is_refused_before_anything_is_written() {
     let bench = Bench::new().await;
     bench.succeed(&["program", "create", "coffee"]).await;
@@ -208,28 +230,5 @@ async fn dead_letters_are_listed_shown_replayed_and_dropped() {
     bench.broker.wait_for_depth("lead.created", 3).await;
     assert_eq!(bench.json(&["dead", "drop", "--all"]).await, json!({ "dropped": 1 }));
     assert_eq!(bench.json(&["dead", "list"]).await, json!([]));
-    bench.cleanup().await;
-}
-
-#[tokio::test]
-async fn doctor_finds_nothing_missing_where_nothing_is_and_a_key_that_opens_nothing() {
-    let bench = Bench::new().await;
-    bench.succeed(&["program", "create", "coffee"]).await;
-    let report = bench.json(&["doctor"]).await;
-    assert_eq!(report["ok"], true, "{report}");
-    let found = |name: &str| {
-        let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
-        check.unwrap_or_else(|| panic!("no check {name} in {report}"))["found"].to_string()
-    };
-    assert!(found("postgresql").contains("version"), "{report}");
-    assert!(found("rabbitmq").contains("RabbitMQ"), "{report}");
-    assert!(!report["settings"].to_string().contains("lmk1_"), "the master key is masked");
-
-    let mut command = bench.command(["doctor"]);
-    command.env("LEADMILL_MASTER_KEY", vault::MasterKey::generate().to_text().as_str());
-    let output = finish(command).await;
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("LEADMILL_OLD_MASTER_KEYS"), "{text}");
     bench.cleanup().await;
 }
