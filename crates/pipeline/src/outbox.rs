@@ -146,6 +146,11 @@ impl Outbox {
         self.shared.metrics.buffered(self.shared.buffer.len());
     }
 
+    /// How many of the offered events this process has not published, or left to the sweepers.
+    pub fn unpublished(&self) -> u64 {
+        self.shared.buffer.unpublished()
+    }
+
     /// How many events wait in memory.
     pub fn buffered(&self) -> usize {
         self.shared.buffer.len()

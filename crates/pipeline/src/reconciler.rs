@@ -73,6 +73,7 @@ pub async fn run(db: Db, outbox: Outbox, admin: Admin, config: ReconcilerConfig,
         admin,
         config,
         holder: Uuid::now_v7(),
+        queues_seen: false,
         rounds: Queue::ALL.map(|queue| Round { walk: Walk::new(queue), under_way: false, rest_until: None }),
     };
     let working = async {
@@ -99,6 +100,8 @@ struct Reconciler {
     admin: Admin,
     config: ReconcilerConfig,
     holder: Uuid,
+    /// Whether all queues were there once: then it is no first start when they aren't.
+    queues_seen: bool,
     rounds: [Round; Queue::ALL.len()],
 }
 
@@ -122,7 +125,10 @@ impl Reconciler {
         let missing: Vec<Queue> =
             depths.iter().filter(|depth| !depth.dead && depth.depth.is_none()).map(|depth| depth.queue).collect();
         if !missing.is_empty() {
-            tracing::warn!(queues = ?missing, "work queues are missing; declaring them again");
+            if self.queues_seen {
+                let names: Vec<&str> = missing.into_iter().map(Queue::name).collect();
+                tracing::warn!(queues = names.join(", "), "work queues are missing; declaring them again");
+            }
             self.admin.declare_topology().await?;
             depths = self.admin.depths().await?;
             // Another one may have vanished, and be back, in between: where one is missing, none is to be trusted.
@@ -131,6 +137,7 @@ impl Reconciler {
                 round.rest_until = None;
             }
         }
+        self.queues_seen = true;
         let waiting: Depth = self.db.transact("outbox.depth", |tx, _| Box::pin(store::outbox::depth(tx))).await?;
         if waiting.due > 0 {
             // What is on its way to a queue isn't lost, and there may be much of it.

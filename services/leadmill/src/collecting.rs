@@ -92,6 +92,7 @@ impl Collecting {
     /// When the source wasn't read to its end.
     pub async fn end(self, summary: &Summary, as_json: bool) -> anyhow::Result<()> {
         let seconds = self.started.elapsed().as_secs_f64();
+        let mut unpublished = u64::MAX;
         if let Some(Publishing { outbox, publisher, task, ends }) = self.publishing {
             let published = async {
                 while outbox.buffered() > 0 {
@@ -103,9 +104,11 @@ impl Collecting {
             ends.cancel();
             task.await.context("publishing events")?;
             publisher.close().await;
+            unpublished = outbox.unpublished();
         }
         let depth = self.intake.db.transact("outbox.depth", |tx, _| Box::pin(outbox::depth(tx))).await?;
-        let waiting = depth.due + depth.scheduled;
+        // Running services have events of their own in the outbox, on the way out.
+        let waiting = unpublished.min((depth.due + depth.scheduled) as u64);
         let Counts { accepted, updated, duplicates, rejected, rejected_new } = summary.counts;
         let rate = summary.counts.rows() as f64 / seconds.max(0.001);
         if as_json {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,8 @@ use tokio::{sync::Notify, time::Instant};
 pub(super) struct Buffer {
     entries: Mutex<VecDeque<Entry>>,
     arrived: Notify,
+    /// Rows that were offered and, of these, not published from here yet; those that found no room count for ever.
+    unpublished: AtomicU64,
     capacity: usize,
     fresh: Duration,
 }
@@ -25,12 +30,13 @@ pub(super) struct Entry {
 
 impl Buffer {
     pub(super) fn new(capacity: usize, fresh: Duration) -> Self {
-        Self { entries: Mutex::default(), arrived: Notify::new(), capacity, fresh }
+        Self { entries: Mutex::default(), arrived: Notify::new(), unpublished: AtomicU64::new(0), capacity, fresh }
     }
 
     /// Takes what there is room for and says how many there was none for.
     pub(super) fn offer(&self, rows: Vec<Leased>) -> usize {
         let offered_at = Instant::now();
+        self.unpublished.fetch_add(rows.len() as u64, Ordering::Relaxed);
         let overflow = {
             let mut entries = self.entries();
             let room = self.capacity.saturating_sub(entries.len());
@@ -59,6 +65,15 @@ impl Buffer {
         for entry in back.into_iter().rev() {
             entries.push_front(entry);
         }
+    }
+
+    /// Told when rows that were taken are confirmed.
+    pub(super) fn published(&self, rows: usize) {
+        self.unpublished.fetch_sub(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn unpublished(&self) -> u64 {
+        self.unpublished.load(Ordering::Relaxed)
     }
 
     pub(super) fn len(&self) -> usize {

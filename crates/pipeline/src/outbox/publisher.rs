@@ -87,7 +87,8 @@ async fn publish(context: Context, buffer: Arc<Buffer>, entries: Vec<Entry>) -> 
     let sound = confirmed.failed.is_empty();
     buffer.give_back(confirmed.failed);
     // Waiting for room here is the brake when PostgreSQL is away.
-    let rows = confirmed.confirmed.into_iter().map(|entry| entry.row).collect();
+    let rows: Vec<_> = confirmed.confirmed.into_iter().map(|entry| entry.row).collect();
+    buffer.published(rows.len());
     context.delete(rows).await;
     sound
 }
