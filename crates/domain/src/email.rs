@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use unicode_normalization::UnicodeNormalization;
+use crate::text::nfkc;
 
 /// An address that a mail can be sent to: `local@domain`, the dot-atom form of RFC 5322 §3.4.1 within the lengths of
 /// RFC 5321 §4.5.3.1, the domain in its ASCII form (IDNA) and lower case.
@@ -34,7 +34,7 @@ impl EmailAddress {
         if text.len() > 1_000 {
             return Err(invalid("longer than 254 characters"));
         }
-        let normalised: String = text.nfkc().collect();
+        let normalised = nfkc(text);
         let mut text = normalised.trim();
         if let Some(rest) = text.get(..7).filter(|head| head.eq_ignore_ascii_case("mailto:")).map(|_| &text[7..]) {
             text = rest;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use unicode_normalization::UnicodeNormalization;
+use crate::text::nfkc;
 
 /// A creator's user name on a network: 1 to 64 letters, digits, `.`, `_` or `-`, without the leading `@`, as spelt by the
 /// network. Two handles that differ only in case are one ([`Handle::canonical`]): no network tells them apart.
@@ -23,7 +23,7 @@ impl Handle {
         if text.len() > 1_000 {
             return Err(InvalidHandle { reason: "longer than 64 characters" });
         }
-        let folded: String = text.trim().nfkc().collect();
+        let folded = nfkc(text.trim());
         let handle = folded.trim_start_matches('@');
         match handle.chars().count() {
             0 => return Err(InvalidHandle { reason: "empty" }),

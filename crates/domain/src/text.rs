@@ -1,6 +1,13 @@
 //! Free text from strangers, made harmless to store and to show: still only text, bounded and without control characters.
 
+use std::borrow::Cow;
+
 use unicode_normalization::UnicodeNormalization;
+
+/// The NFKC form, for free when the text is ASCII, as most of it is.
+pub fn nfkc(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() { Cow::Borrowed(text) } else { text.nfkc().collect() }
+}
 
 /// Normalises to NFKC, turns every run of white space and control characters into one space, removes characters that
 /// hide or reorder text (zero-width, bidirectional controls), and cuts to `max_chars` characters.
@@ -17,12 +24,13 @@ pub fn multi_line(text: &str, max_chars: usize) -> Option<String> {
 
 fn clean(text: &str, max_chars: usize, keep_lines: bool) -> Option<String> {
     // NFKC expands one character to at most 18; taking four times the limit first bounds the work on huge inputs.
-    let bounded: String = text.chars().take(max_chars.saturating_mul(4)).collect();
-    let mut cleaned = String::with_capacity(bounded.len());
+    let end = text.char_indices().nth(max_chars.saturating_mul(4)).map_or(text.len(), |(end, _)| end);
+    let normal = nfkc(&text[..end]);
+    let mut cleaned = String::with_capacity(normal.len());
     let mut chars = 0;
     let mut space = false;
     let mut breaks = 0_u8;
-    for character in bounded.nfkc().filter(|character| !is_invisible(*character)) {
+    for character in normal.chars().filter(|character| !is_invisible(*character)) {
         if keep_lines && character == '\n' {
             breaks = (breaks + 1).min(2);
         } else if character.is_whitespace() || character.is_control() {
@@ -46,8 +54,8 @@ fn clean(text: &str, max_chars: usize, keep_lines: bool) -> Option<String> {
             chars += 1;
         }
     }
-    let cleaned = cleaned.trim_end();
-    (!cleaned.is_empty()).then(|| cleaned.to_owned())
+    cleaned.truncate(cleaned.trim_end().len());
+    (!cleaned.is_empty()).then_some(cleaned)
 }
 
 /// Zero-width and bidirectional control characters, soft hyphens, the byte order mark, and tag characters. The

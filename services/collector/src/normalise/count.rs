@@ -1,6 +1,6 @@
 //! Counts as people and exports write them: `12,345`, `12.3K`, `1,2 Mio`, `1.234.567`, `12 345`, `1.2E+06`.
 
-use unicode_normalization::UnicodeNormalization;
+use domain::text::nfkc;
 
 /// No network has this many followers; a larger number is a phone number or an id in the wrong column.
 const LARGEST: f64 = 10_000_000_000.0;
@@ -14,7 +14,7 @@ pub fn parse(text: &str) -> Result<u64, &'static str> {
     if text.len() > 64 {
         return Err(NOT_A_NUMBER);
     }
-    let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
+    let folded = nfkc(text).to_lowercase();
     let mut rest = folded.trim().trim_start_matches(['~', '≈', '>', '+']).trim_start();
     if rest.starts_with(['-', '\u{2212}']) {
         return Err("it is negative");

@@ -269,6 +269,9 @@ fn is_regional_indicator(c: char) -> bool {
 
 /// The countries of the flags in a text: a flag is two regional indicators that spell the code.
 fn flags(text: &str) -> Vec<Country> {
+    if text.is_ascii() {
+        return Vec::new();
+    }
     let letters: Vec<Option<char>> = text
         .chars()
         .map(|c| is_regional_indicator(c).then(|| char::from(b'A' + (c as u32 - 0x1_F1E6) as u8)))
