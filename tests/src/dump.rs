@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, process::Stdio};
 
 use regex::bytes::RegexBuilder;
-use sqlx::AssertSqlSafe;
 use tokio::process::Command;
 
 use crate::stack::Stack;
@@ -43,7 +42,7 @@ async fn by_select(stack: &Stack) -> Vec<u8> {
         .expect("the tables can be listed");
     let mut dump = Vec::new();
     for table in tables {
-        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(r#"SELECT t::text FROM "{table}" t"#)))
+        let rows: Vec<String> = sqlx::query_scalar(&format!(r#"SELECT t::text FROM "{table}" t"#))
             .fetch_all(&mut connection)
             .await
             .expect("every table can be read");

@@ -69,7 +69,7 @@ async fn a_request_that_is_too_large_malformed_or_not_allowed_is_told_why_and_st
     problem(client.post(format!("{url}/nowhere")).send().await.expect("an answer"), 404).await;
 
     for table in ["leads", "rejected_leads", "outbox"] {
-        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        let count: i64 = sqlx::query_scalar(&format!("SELECT count(*) FROM {table}"))
             .fetch_one(&mut stack.connect().await)
             .await
             .expect("a count");

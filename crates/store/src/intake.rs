@@ -1,6 +1,7 @@
 //! Taking leads in: one transaction per batch for the leads, their keys, their events, what was refused, the run's counts
 //! and, for HTTP, the answer that a repeated request gets again.
 
+mod columns;
 mod idempotency;
 mod plan;
 mod write;
@@ -87,7 +88,7 @@ pub async fn accept(
     db: &Db,
     vault: &Vault,
     program: &OpenProgram,
-    batch: IntakeBatch,
+    batch: &IntakeBatch,
     answer: impl Fn(&[Accepted]) -> serde_json::Value + Send + Sync,
 ) -> Result<IntakeOutcome, StoreError> {
     let plan = Plan::make(program, batch);

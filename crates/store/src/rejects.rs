@@ -45,7 +45,7 @@ pub(crate) struct SealedReject {
 }
 
 impl SealedReject {
-    pub(crate) fn seal(reject: Reject, keys: &ProgramKeys) -> Self {
+    pub(crate) fn seal(reject: &Reject, keys: &ProgramKeys) -> Self {
         let id = RejectId::generate();
         let kept = &reject.raw[..reject.raw.len().min(RAW_BYTES)];
         Self {
@@ -53,9 +53,9 @@ impl SealedReject {
             source_digest: reject.source_digest,
             line: i64::try_from(reject.line).unwrap_or(i64::MAX),
             raw: keys.rejects().seal_row(Column::RejectedRow, id.as_uuid(), kept),
-            username_index: reject.username.map(|username| keys.username_index(&username).to_vec()),
-            email_index: reject.email.map(|email| keys.email_index(&email).to_vec()),
-            defect: reject.defect,
+            username_index: reject.username.as_ref().map(|username| keys.username_index(username).to_vec()),
+            email_index: reject.email.as_ref().map(|email| keys.email_index(email).to_vec()),
+            defect: reject.defect.clone(),
         }
     }
 }

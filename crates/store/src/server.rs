@@ -2,7 +2,7 @@
 //!
 //! These statements need no schema of ours, so they aren't checked against it either.
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, Executor, PgConnection, postgres::PgConnectOptions};
 
 use crate::{Connection, StoreError};
 
@@ -63,7 +63,7 @@ pub async fn sibling_database(url: &str, suffix: &str) -> Result<String, StoreEr
         .await?;
     if !exists {
         let quoted = name.replace('"', "\"\"");
-        connection.execute(AssertSqlSafe(format!("CREATE DATABASE \"{quoted}\""))).await?;
+        connection.execute(format!("CREATE DATABASE \"{quoted}\"").as_str()).await?;
     }
     connection.close().await?;
     Ok(with_database(url, &name))

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    AssertSqlSafe, Connection, Executor, PgConnection,
+    Connection, Executor, PgConnection,
     migrate::{MigrateError, Migrator},
 };
 use tokio::sync::OnceCell;
@@ -104,7 +104,7 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             let dropping = async {
                 let mut server = PgConnection::connect(&server_url()).await.ok()?;
-                server.execute(AssertSqlSafe(statement)).await.ok()?;
+                server.execute(statement.as_str()).await.ok()?;
                 server.close().await.ok()
             };
             runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), dropping).await.ok().flatten() })
@@ -115,18 +115,18 @@ impl Drop for TestDatabase {
 }
 
 /// Runs a statement that a test makes up, and says how many rows it touched: for crates that don't name sqlx.
-pub async fn execute(connection: &mut PgConnection, statement: impl Into<String>) -> Result<u64, sqlx::Error> {
-    Ok(sqlx::query(AssertSqlSafe(statement.into())).execute(connection).await?.rows_affected())
+pub async fn execute(connection: &mut PgConnection, statement: &str) -> Result<u64, sqlx::Error> {
+    Ok(sqlx::query(statement).execute(connection).await?.rows_affected())
 }
 
 /// The one number that a query answers with.
-pub async fn number(connection: &mut PgConnection, query: impl Into<String>) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(AssertSqlSafe(query.into())).fetch_one(connection).await
+pub async fn number(connection: &mut PgConnection, query: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(query).fetch_one(connection).await
 }
 
 /// The one text that a query answers with.
-pub async fn text(connection: &mut PgConnection, query: impl Into<String>) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar(AssertSqlSafe(query.into())).fetch_one(connection).await
+pub async fn text(connection: &mut PgConnection, query: &str) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar(query).fetch_one(connection).await
 }
 
 /// The workspace's migrations, as they are now.
@@ -176,11 +176,11 @@ async fn delete_leftovers(server: &mut PgConnection) {
         if name.starts_with(TEMPLATE_PREFIX) {
             if comment.is_some_and(|made| is_older(&made, OLD_TEMPLATE_AFTER)) {
                 lock(server, "pg_advisory_lock").await;
-                let _ = server.execute(AssertSqlSafe(drop_statement(&name))).await;
+                let _ = server.execute(drop_statement(&name).as_str()).await;
                 lock(server, "pg_advisory_unlock").await;
             }
         } else if name.strip_prefix(PREFIX).is_some_and(|made| is_older(made, LEFTOVER_AFTER)) {
-            let _ = server.execute(AssertSqlSafe(drop_statement(&name))).await;
+            let _ = server.execute(drop_statement(&name).as_str()).await;
         }
     }
 }
@@ -200,7 +200,7 @@ async fn lock(server: &mut PgConnection, function: &str) {
 
 /// Runs a statement of ours: all names in it were made here, of letters, digits and underscores.
 async fn run(server: &mut PgConnection, statement: String) {
-    let result = server.execute(AssertSqlSafe(statement.clone())).await;
+    let result = server.execute(statement.as_str()).await;
     result.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 

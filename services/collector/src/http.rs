@@ -147,7 +147,7 @@ impl Ingest {
         };
         let run_id = run.id;
         let answer = |accepted: &[Accepted]| verdicts::answer(run_id, &defects, accepted);
-        let outcome = match accept(&intake.db, &intake.vault, &run.program, batch, answer).await {
+        let outcome = match accept(&intake.db, &intake.vault, &run.program, &batch, answer).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 return Err(match error.conflict() {

@@ -204,7 +204,7 @@ impl Intake {
             let batch = self.batch(run, page);
             let mut delays = Policy::OUTAGE.start();
             loop {
-                match accept(&self.db, &self.vault, &run.program, batch.clone(), |_| serde_json::Value::Null).await {
+                match accept(&self.db, &self.vault, &run.program, &batch, |_| serde_json::Value::Null).await {
                     Ok(outcome) => {
                         if let Some(outbox) = &self.outbox {
                             outbox.offer(outcome.outbox);

@@ -226,9 +226,9 @@ impl Stage for Plans {
             let size = batch.len();
             for (envelope, plan) in batch {
                 let lead = envelope.lead_id;
-                execute(tx, format!("INSERT INTO applications VALUES ('{lead}')")).await?;
+                execute(tx, &format!("INSERT INTO applications VALUES ('{lead}')")).await?;
                 let insert = format!("INSERT INTO effects VALUES ('{lead}', {size}) ON CONFLICT DO NOTHING");
-                let written = execute(tx, insert).await? == 1;
+                let written = execute(tx, &insert).await? == 1;
                 match plan {
                     Plan::FailInApply => drop(number(tx, "SELECT 1::bigint / 0").await?),
                     Plan::PanicInApply => panic!("planned"),

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 
 use domain::{
-    event::TraceContext,
-    id::{LeadId, ProgramId, RunId},
+    id::{LeadId, ProgramId},
     lead::Profile,
 };
-use time::OffsetDateTime;
 use vault::{BlindIndex, DataKey, Vault};
 
-use super::{Accepted, Dedupe, IdempotencyKey, IntakeBatch};
+use super::{Accepted, Dedupe, IntakeBatch, columns::Columns};
 use crate::{
     Db, StoreError,
     leads::{self, Found, OpenLead, SealedProfile},
@@ -18,29 +16,34 @@ use crate::{
     rejects::SealedReject,
 };
 
-/// What identifies a lead within its program.
-pub(super) type LeadKey = (String, BlindIndex);
+/// What identifies a lead within its program: the network and the user name there.
+pub(super) type LeadKey<'b> = (&'b str, BlindIndex);
 
 /// A batch without repetitions, in the order in which its leads are locked.
-pub(super) struct Plan {
+pub(super) struct Plan<'b> {
     pub(super) program: ProgramId,
-    pub(super) run_id: RunId,
+    pub(super) batch: &'b IntakeBatch,
     /// Per distinct lead, in key order: what identifies it, and its profile.
-    pub(super) distinct: Vec<(LeadKey, Profile)>,
+    pub(super) distinct: Vec<(LeadKey<'b>, &'b Profile)>,
     /// Per profile of the batch: its lead's place in `distinct`, and whether it is the first of them.
     pub(super) places: Vec<(usize, bool)>,
     pub(super) rejects: Vec<SealedReject>,
-    pub(super) dedupe: Dedupe,
-    pub(super) trace: TraceContext,
-    pub(super) now: OffsetDateTime,
-    pub(super) idempotency: Option<IdempotencyKey>,
 }
 
-/// A lead that is to be written.
-pub(super) enum Write {
-    Insert { id: LeadId, wrapped_key: Vec<u8>, sealed: SealedProfile },
-    Update { id: LeadId, revision: i32, profile: Profile, sealed: SealedProfile },
-    Nothing(Accepted),
+/// What becomes of the distinct leads, and the columns with which it is written.
+pub(super) struct Writes {
+    /// Per distinct lead, in key order.
+    pub(super) leads: Vec<Write>,
+    pub(super) inserts: Columns,
+    pub(super) updates: Columns,
+}
+
+/// What becomes of a lead when everything is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Write {
+    pub(super) accepted: Accepted,
+    /// Its revision afterwards; 0 when nothing is written.
+    pub(super) revision: i32,
 }
 
 /// A lead of the batch that is stored already.
@@ -53,39 +56,26 @@ pub(super) enum Known {
     Erased,
 }
 
-impl Plan {
-    pub(super) fn make(program: &OpenProgram, batch: IntakeBatch) -> Self {
-        let keyed: Vec<(LeadKey, Profile)> = batch
+impl<'b> Plan<'b> {
+    pub(super) fn make(program: &OpenProgram, batch: &'b IntakeBatch) -> Self {
+        let keys: Vec<LeadKey<'b>> = batch
             .items
-            .into_iter()
-            .map(|profile| {
-                let key = (profile.source.as_str().to_owned(), program.keys.username_index(&profile.username));
-                (key, profile)
-            })
+            .iter()
+            .map(|profile| (profile.source.as_str(), program.keys.username_index(&profile.username)))
             .collect();
-        let mut order: Vec<usize> = (0..keyed.len()).collect();
-        order.sort_by(|a, b| keyed[*a].0.cmp(&keyed[*b].0).then(a.cmp(b)));
-        let mut places = vec![(0, false); keyed.len()];
-        let mut distinct: Vec<(LeadKey, Profile)> = Vec::with_capacity(keyed.len());
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by(|a, b| keys[*a].cmp(&keys[*b]).then(a.cmp(b)));
+        let mut places = vec![(0, false); keys.len()];
+        let mut distinct: Vec<(LeadKey<'b>, &'b Profile)> = Vec::with_capacity(keys.len());
         for index in order {
-            let (key, profile) = &keyed[index];
-            let first = distinct.last().is_none_or(|(last, _)| last != key);
+            let first = distinct.last().is_none_or(|(last, _)| *last != keys[index]);
             if first {
-                distinct.push((key.clone(), profile.clone()));
+                distinct.push((keys[index], &batch.items[index]));
             }
             places[index] = (distinct.len() - 1, first);
         }
-        Self {
-            program: program.program.id,
-            run_id: batch.run_id,
-            distinct,
-            places,
-            rejects: batch.rejects.into_iter().map(|reject| SealedReject::seal(reject, &program.keys)).collect(),
-            dedupe: batch.dedupe,
-            trace: batch.trace,
-            now: batch.now,
-            idempotency: batch.idempotency,
-        }
+        let rejects = batch.rejects.iter().map(|reject| SealedReject::seal(reject, &program.keys)).collect();
+        Self { program: program.program.id, batch, distinct, places, rejects }
     }
 
     /// The leads of the batch that are stored already, by place.
@@ -114,7 +104,7 @@ impl Plan {
             })
             .await?;
         let mut open = HashMap::new();
-        if self.dedupe == Dedupe::Update {
+        if self.batch.dedupe == Dedupe::Update {
             let wanted: Vec<_> = ids.iter().map(|(_, id, _)| (self.program, *id)).collect();
             open = leads::open(db, vault, &wanted).await?;
         }
@@ -132,39 +122,36 @@ impl Plan {
             .collect())
     }
 
-    /// What is to be written, by place.
-    pub(super) fn seal(&self, vault: &Vault, program: &OpenProgram, known: &HashMap<usize, Known>) -> Vec<Write> {
+    /// What is to be written.
+    pub(super) fn seal(&self, vault: &Vault, program: &OpenProgram, known: &HashMap<usize, Known>) -> Writes {
         let email_index = |profile: &Profile| profile.email.as_ref().map(|email| program.keys.email_index(email));
-        self.distinct
-            .iter()
-            .enumerate()
-            .map(|(place, (_, profile))| match known.get(&place) {
-                None => {
-                    let id = LeadId::generate();
-                    let key = DataKey::generate(self.program);
-                    Write::Insert {
-                        id,
-                        wrapped_key: vault.wrap_lead_key(self.program, id, &key),
-                        sealed: SealedProfile::seal(profile, id, &key, email_index(profile)),
-                    }
+        let (mut inserts, mut updates) = (Columns::default(), Columns::default());
+        let leads = self.distinct.iter().enumerate().map(|(place, (key, profile))| match known.get(&place) {
+            None => {
+                let id = LeadId::generate();
+                let data_key = DataKey::generate(self.program);
+                inserts.push(id, profile, SealedProfile::seal(profile, id, &data_key, email_index(profile)));
+                inserts.push_new(*key, vault.wrap_lead_key(self.program, id, &data_key));
+                Write { accepted: Accepted::New(id), revision: 1 }
+            }
+            Some(Known::Erased) => Write { accepted: Accepted::Erased, revision: 0 },
+            Some(Known::Closed(id)) => Write { accepted: Accepted::Duplicate(*id), revision: 0 },
+            Some(Known::Open(id, lead)) => {
+                let merged = merge(&lead.lead.profile, profile);
+                if merged == lead.lead.profile {
+                    return Write { accepted: Accepted::Duplicate(*id), revision: 0 };
                 }
-                Some(Known::Erased) => Write::Nothing(Accepted::Erased),
-                Some(Known::Closed(id)) => Write::Nothing(Accepted::Duplicate(*id)),
-                Some(Known::Open(id, lead)) => {
-                    let merged = merge(&lead.lead.profile, profile);
-                    if merged == lead.lead.profile {
-                        Write::Nothing(Accepted::Duplicate(*id))
-                    } else {
-                        let sealed = SealedProfile::seal(&merged, *id, &lead.key, email_index(&merged));
-                        Write::Update { id: *id, revision: lead.lead.revision, profile: merged, sealed }
-                    }
-                }
-            })
-            .collect()
+                updates.push(*id, &merged, SealedProfile::seal(&merged, *id, &lead.key, email_index(&merged)));
+                updates.push_changed(lead.lead.revision);
+                Write { accepted: Accepted::Updated(*id), revision: lead.lead.revision + 1 }
+            }
+        });
+        let leads = leads.collect();
+        Writes { leads, inserts, updates }
     }
 
     fn key_columns(&self) -> (Vec<String>, Vec<Vec<u8>>) {
-        self.distinct.iter().map(|((source, username), _)| (source.clone(), username.to_vec())).unzip()
+        self.distinct.iter().map(|((source, username), _)| ((*source).to_owned(), username.to_vec())).unzip()
     }
 }
 

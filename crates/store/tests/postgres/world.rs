@@ -66,7 +66,7 @@ impl World {
 
     pub async fn try_accept(&self, batch: IntakeBatch) -> Result<IntakeOutcome, StoreError> {
         let answer = |items: &[Accepted]| serde_json::json!({ "items": items.len() });
-        intake::accept(&self.db, &self.vault, &self.program, batch, answer).await
+        intake::accept(&self.db, &self.vault, &self.program, &batch, answer).await
     }
 
     pub async fn accept_one(&self, profile: Profile) -> LeadId {
@@ -129,17 +129,17 @@ impl World {
 
     pub async fn execute(&self, sql: &str) {
         let mut connection = self.database.connect().await;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     }
 
     pub async fn count(&self, sql: &str) -> i64 {
         let mut connection = self.database.connect().await;
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 
     pub async fn text(&self, sql: &str) -> String {
         let mut connection = self.database.connect().await;
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 }
 

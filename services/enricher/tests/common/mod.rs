@@ -112,7 +112,7 @@ impl Stand {
             idempotency: None,
         };
         let answer = |_: &[Accepted]| serde_json::Value::Null;
-        let outcome = intake::accept(&self.db, &self.vault, &self.program, batch, answer).await.unwrap();
+        let outcome = intake::accept(&self.db, &self.vault, &self.program, &batch, answer).await.unwrap();
         self.outbox.offer(outcome.outbox);
         outcome
             .items

@@ -75,7 +75,7 @@ async fn the_demo_keeps_its_own_key_and_stays_out_of_a_database_with_programs_of
     let sibling = format!("{}_demo", bench.database.name());
     let mut connection = bench.database.connect().await;
     let drop_it = format!(r#"DROP DATABASE "{sibling}" WITH (FORCE)"#);
-    test_support::postgres::execute(&mut connection, drop_it).await.unwrap();
+    test_support::postgres::execute(&mut connection, &drop_it).await.unwrap();
     drop(connection);
     bench.cleanup().await;
 }

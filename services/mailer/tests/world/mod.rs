@@ -217,7 +217,7 @@ impl World {
             idempotency: None,
         };
         let outcome =
-            intake::accept(&self.db, &self.vault, &self.program, batch, |_| serde_json::Value::Null).await.unwrap();
+            intake::accept(&self.db, &self.vault, &self.program, &batch, |_| serde_json::Value::Null).await.unwrap();
         let ids: Vec<LeadId> = outcome
             .items
             .iter()

@@ -1,0 +1,58 @@
+//! Profiles as columns: what a statement takes in one go.
+
+use domain::{id::LeadId, lead::Profile};
+use uuid::Uuid;
+use vault::BlindIndex;
+
+use super::plan::LeadKey;
+use crate::leads::SealedProfile;
+
+/// The columns of the profiles that a statement writes.
+#[derive(Default)]
+pub(super) struct Columns {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) names: Vec<Option<Vec<u8>>>,
+    pub(super) usernames: Vec<Vec<u8>>,
+    pub(super) emails: Vec<Option<Vec<u8>>>,
+    pub(super) profile_urls: Vec<Option<Vec<u8>>>,
+    pub(super) follower_counts: Vec<Option<i64>>,
+    pub(super) bios: Vec<Option<Vec<u8>>>,
+    pub(super) verified: Vec<bool>,
+    pub(super) locations: Vec<Option<Vec<u8>>>,
+    pub(super) countries: Vec<Option<String>>,
+    pub(super) email_indexes: Vec<Option<Vec<u8>>>,
+    /// Of new leads only.
+    pub(super) sources: Vec<String>,
+    pub(super) username_indexes: Vec<Vec<u8>>,
+    pub(super) wrapped_keys: Vec<Vec<u8>>,
+    /// Of changed leads only: the revision that is replaced.
+    pub(super) revisions: Vec<i32>,
+}
+
+impl Columns {
+    pub(super) fn push(&mut self, id: LeadId, profile: &Profile, sealed: SealedProfile) {
+        self.ids.push(id.as_uuid());
+        self.names.push(sealed.name);
+        self.usernames.push(sealed.username);
+        self.emails.push(sealed.email);
+        self.profile_urls.push(sealed.profile_url);
+        self.follower_counts.push(profile.follower_count.and_then(|count| i64::try_from(count).ok()));
+        self.bios.push(sealed.bio);
+        self.verified.push(profile.verified);
+        self.locations.push(sealed.location);
+        self.countries.push(profile.country.map(|country| country.as_str().to_owned()));
+        self.email_indexes.push(sealed.email_index.map(BlindIndex::to_vec));
+    }
+
+    /// After [`Columns::push`], for a new lead.
+    pub(super) fn push_new(&mut self, (source, username): LeadKey<'_>, wrapped_key: Vec<u8>) {
+        self.sources.push(source.to_owned());
+        self.username_indexes.push(username.to_vec());
+        self.wrapped_keys.push(wrapped_key);
+    }
+
+    /// After [`Columns::push`], for a changed lead.
+    pub(super) fn push_changed(&mut self, revision: i32) {
+        self.revisions.push(revision);
+    }
+}
