@@ -84,11 +84,15 @@ impl<'b> Plan<'b> {
             .transact("intake.look", |tx, _| {
                 Box::pin(async move {
                     let (sources, usernames) = self.key_columns();
+                    // OFFSET 0 keeps it one look into the unique index per lead. As a plain join, a program that the
+                    // statistics don't know yet is taken for an empty one, and all its leads are read for each batch.
                     let rows = sqlx::query!(
                         r#"SELECT w.place AS "place!", l.id, (k.lead_id IS NULL) AS "erased!"
                            FROM UNNEST($2::text[], $3::bytea[]) WITH ORDINALITY AS w (source, username_index, place)
-                           JOIN leads l ON l.program_id = $1 AND l.source = w.source
-                                AND l.username_index = w.username_index
+                           CROSS JOIN LATERAL (SELECT program_id, id FROM leads
+                                               WHERE program_id = $1 AND source = w.source
+                                                 AND username_index = w.username_index
+                                               OFFSET 0) l
                            LEFT JOIN lead_keys k ON k.program_id = l.program_id AND k.lead_id = l.id"#,
                         self.program.as_uuid(),
                         &sources,

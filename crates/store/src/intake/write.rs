@@ -134,13 +134,14 @@ impl Plan<'_> {
                  follower_count = n.follower_count, bio = n.bio, verified = n.verified, location = n.location,
                  country = n.country, email_index = n.email_index, index_version = $2, revision = l.revision + 1,
                  updated_at = $3
-             FROM UNNEST($4::uuid[], $5::int[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bigint[],
-                         $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[])
-                  AS n (id, revision, name, username, email, profile_url, follower_count, bio, verified, location, country,
-                        email_index)
-             WHERE l.program_id = $1 AND l.id = n.id AND l.revision = n.revision
+             FROM UNNEST($1::uuid[], $4::uuid[], $5::int[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[],
+                         $10::bigint[], $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[])
+                  AS n (program_id, id, revision, name, username, email, profile_url, follower_count, bio, verified,
+                        location, country, email_index)
+             WHERE l.program_id = n.program_id AND l.id = n.id AND l.revision = n.revision
                AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id)",
-            self.program.as_uuid(),
+            // A column, not a value: for a program that the statistics don't know, the planner reads all its leads.
+            &vec![self.program.as_uuid(); changed.ids.len()],
             INDEX_VERSION,
             self.batch.now,
             &changed.ids,

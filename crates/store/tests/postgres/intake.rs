@@ -3,9 +3,11 @@
 use crate::world::{NOW, World, profile};
 use domain::{
     event::{EventKind, Route},
+    lead::Profile,
     reject::{Defect, RejectReason},
 };
 use store::{
+    Db, DbConfig,
     intake::{Accepted, Dedupe, IdempotencyKey},
     leads::Found,
     rejects::{self, Reject},
@@ -157,4 +159,30 @@ async fn a_changed_or_moved_ciphertext_is_refused_and_spoils_no_other_lead() {
         assert!(matches!(**error, store::StoreError::Sealed { table: "leads", row, .. } if row == lead.as_uuid()));
     }
     assert!(matches!(found[&(world.id(), eve)], Found::Lead(_)));
+}
+
+#[tokio::test]
+async fn taking_in_reads_no_more_of_a_program_that_the_statistics_do_not_know() {
+    let mut world = World::new().await;
+    world.accept((0..500).map(|n| profile(&format!("a{n}"))).collect(), Dedupe::Skip).await;
+    world.execute("ANALYZE").await;
+    world.change_program("other").await;
+    world.accept((0..500).map(|n| profile(&format!("b{n}"))).collect(), Dedupe::Skip).await;
+    let one = |followers| Profile { follower_count: Some(followers), ..profile("b1") };
+    for dedupe in [Dedupe::Skip, Dedupe::Update] {
+        let read = entries_read(&mut world).await;
+        for followers in 1..=10 {
+            world.accept(vec![one(followers)], dedupe).await;
+        }
+        let read = entries_read(&mut world).await - read;
+        assert!(read < 200, "{read} index entries for ten leads out of 500");
+    }
+    world.database.cleanup().await;
+}
+
+/// Entries read so far from the indexes of `leads`. A session reports them at the latest when it ends.
+async fn entries_read(world: &mut World) -> i64 {
+    world.db.close().await;
+    world.db = Db::new(&DbConfig::new(world.database.url())).unwrap();
+    world.count("SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'leads'").await
 }

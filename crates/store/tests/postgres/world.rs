@@ -42,13 +42,26 @@ impl World {
         let vault = Vault::new(MasterKey::generate(), vec![]);
         let program = programs::create(&db, &vault, &"acme".parse().unwrap(), &settings(), NOW).await.unwrap();
         let run = RunId::generate();
-        let id = program.program.id;
-        db.transact("test.run", |tx, _| {
-            Box::pin(async move { runs::start(tx, id, run, RunKind::Import, None, NOW).await })
-        })
-        .await
-        .unwrap();
-        Self { database, db, vault, program, run }
+        let world = Self { database, db, vault, program, run };
+        world.start_run().await;
+        world
+    }
+
+    /// Goes on with another program of the same database.
+    pub async fn change_program(&mut self, slug: &str) {
+        self.program = programs::create(&self.db, &self.vault, &slug.parse().unwrap(), &settings(), NOW).await.unwrap();
+        self.run = RunId::generate();
+        self.start_run().await;
+    }
+
+    async fn start_run(&self) {
+        let (id, run) = (self.id(), self.run);
+        self.db
+            .transact("test.run", |tx, _| {
+                Box::pin(async move { runs::start(tx, id, run, RunKind::Import, None, NOW).await })
+            })
+            .await
+            .unwrap();
     }
 
     pub const fn id(&self) -> ProgramId {
