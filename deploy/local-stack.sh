@@ -104,15 +104,21 @@ print_env() {
 }
 
 status() {
-  local server url
+  local server url variable how
   for server in postgres rabbitmq; do
     url=$(recall "$server" url)
+    how=$(recall "$server" how)
+    variable=$(variable_of "$server")
+    if [[ -n ${!variable:-} && ${!variable} != "$url" ]]; then
+      url=${!variable}
+      how="set by $variable"
+    fi
     if [[ -z $url ]]; then
       echo "$server: none"
     elif "${server}_answers" "$url"; then
-      echo "$server: $(recall "$server" how), $("${server}_version" "$url") answers at $(shown "$url")"
+      echo "$server: $how, $("${server}_version" "$url") answers at $(shown "$url")"
     else
-      echo "$server: $(recall "$server" how), no answer at $(shown "$url")"
+      echo "$server: $how, no answer at $(shown "$url")"
     fi
   done
 }

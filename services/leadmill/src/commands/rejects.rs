@@ -68,5 +68,6 @@ pub async fn run(document: &Document, Command::Export(args): Command) -> anyhow:
     if args.json {
         return output::json(&json!({ "rows": rows, "file": path }));
     }
-    output::line(format_args!("{rows} rows written to {}", path.display()))
+    let noun = if rows == 1 { "row" } else { "rows" };
+    output::line(format_args!("{rows} {noun} written to {}", path.display()))
 }
