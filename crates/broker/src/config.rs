@@ -13,7 +13,8 @@ const FRAME_MAX: u32 = 32 * 1024;
 /// How to reach RabbitMQ, and how patient to be with it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerConfig {
-    /// `amqp://` or `amqps://`, see <https://www.rabbitmq.com/docs/uri-spec>. It may hold a password and never prints.
+    /// `amqp://` or `amqps://`, see <https://www.rabbitmq.com/docs/uri-spec>; for the nodes of a cluster several of them,
+    /// separated by commas. It may hold a password and never prints.
     pub url: String,
     /// Goes before the name of each exchange and queue: empty in production, unique in a test. At most 100 bytes.
     pub namespace: String,
@@ -21,7 +22,7 @@ pub struct BrokerConfig {
     pub prefetch: u16,
     /// How long a batch may take from its first byte to its last confirm.
     pub confirm_timeout: Duration,
-    /// How long connecting may take, and each question asked of RabbitMQ afterwards.
+    /// How long connecting to a node may take, and each question asked of RabbitMQ afterwards.
     pub connect_timeout: Duration,
     /// After twice this time without a byte the peer counts as gone. In whole seconds, from 1.
     pub heartbeat: Duration,
@@ -73,18 +74,29 @@ impl BrokerConfig {
         if self.confirm_timeout.is_zero() || self.connect_timeout.is_zero() || self.idle_refresh.is_zero() {
             return refuse("a time must be longer than 0");
         }
-        self.uri().map(drop)
+        self.uris().map(drop)
     }
 
-    /// The address with our settings in it. What the URL's own query string says wins.
-    pub(crate) fn uri(&self) -> Result<AMQPUri, BrokerError> {
+    /// The addresses with our settings in them, in the order of the URL; at least one. What a URL's own query string says
+    /// wins.
+    pub(crate) fn uris(&self) -> Result<Vec<AMQPUri>, BrokerError> {
+        // A comma may also stand in a password: only one before a scheme separates.
+        let mut urls = Vec::new();
+        let mut rest = self.url.as_str();
+        while let Some(at) = rest.match_indices(",amqp").map(|(at, _)| at).find(|at| is_url(&rest[at + 1..])) {
+            urls.push(&rest[..at]);
+            rest = &rest[at + 1..];
+        }
+        urls.push(rest);
+        urls.into_iter().map(|url| self.uri(url)).collect()
+    }
+
+    fn uri(&self, url: &str) -> Result<AMQPUri, BrokerError> {
         // Neither the URL nor the parser's message, which may quote it, goes into the error: it can hold a password.
         let refuse = |reason: &str| BrokerError::Config { reason: reason.to_owned() };
-        let mut uri: AMQPUri = self
-            .url
-            .parse()
-            .map_err(|_| refuse("the URL isn't one of the form amqp[s]://user:password@host:port/vhost"))?;
-        if self.url.contains("@[") || self.url.contains("://[") {
+        let mut uri: AMQPUri =
+            url.parse().map_err(|_| refuse("the URL isn't one of the form amqp[s]://user:password@host:port/vhost"))?;
+        if url.contains("@[") || url.contains("://[") {
             // The parser would quietly take `localhost` instead.
             return Err(refuse("the URL names an IPv6 address; name a host instead"));
         }
@@ -92,6 +104,10 @@ impl BrokerConfig {
         uri.query.heartbeat.get_or_insert(u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX));
         Ok(uri)
     }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("amqp://") || text.starts_with("amqps://")
 }
 
 impl fmt::Debug for BrokerConfig {
@@ -138,7 +154,20 @@ mod tests {
 
     #[test]
     fn the_urls_own_settings_win() {
-        let uri = BrokerConfig::new("amqp://host?heartbeat=7").uri().unwrap();
-        assert_eq!((uri.query.heartbeat, uri.query.frame_max), (Some(7), Some(FRAME_MAX)));
+        let uris = BrokerConfig::new("amqp://host?heartbeat=7").uris().unwrap();
+        assert_eq!((uris[0].query.heartbeat, uris[0].query.frame_max), (Some(7), Some(FRAME_MAX)));
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_are_separated_by_commas_and_each_is_checked() {
+        let hosts = |url: &str| -> Vec<String> {
+            let uris = BrokerConfig::new(url).uris().unwrap();
+            uris.into_iter().map(|uri| format!("{}:{}", uri.authority.host, uri.authority.port)).collect()
+        };
+        assert_eq!(hosts("amqp://a"), ["a:5672"]);
+        assert_eq!(hosts("amqp://a:1/%2f,amqps://me:pw@b:2,amqp://c"), ["a:1", "b:2", "c:5672"]);
+        assert_eq!(hosts("amqp://me:p,amqp,w@a/%2f,amqp://b"), ["a:5672", "b:5672"], "a password may have commas");
+        assert!(BrokerConfig::new("amqp://a,amqp://[::1]").validate().is_err());
+        assert!(BrokerConfig::new("amqp://a,amqp://b:99999").validate().is_err());
     }
 }

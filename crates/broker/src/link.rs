@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use lapin::{Channel, Connection, ConnectionProperties, tcp::AsyncTcpStream, uri::AMQPScheme};
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    tcp::AsyncTcpStream,
+    uri::{AMQPScheme, AMQPUri},
+};
 use tokio::time::timeout;
 
 use crate::{config::BrokerConfig, error::BrokerError};
@@ -24,10 +28,27 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects under a name that RabbitMQ's management pages show.
+    /// Connects under a name that RabbitMQ's management pages show: to the first node that lets us in, each tried once.
     pub(crate) async fn open(config: &BrokerConfig, name: &str) -> Result<Self, BrokerError> {
         config.validate()?;
-        let uri = config.uri()?;
+        let mut uris = config.uris()?;
+        // From anywhere in the list, so that the connections are spread over the nodes; the process-wide generator will do.
+        let start = rand::random_range(0..uris.len());
+        uris.rotate_left(start);
+        let last = uris.pop().expect("a URL gives an address, or is refused");
+        for uri in uris {
+            let node = format!("{}:{}", uri.authority.host, uri.authority.port);
+            match Self::open_at(uri, config, name).await {
+                Ok(link) => return Ok(link),
+                Err(error) => {
+                    tracing::info!(node, error = %crate::error::chain(&error), "no connection; trying the next node");
+                }
+            }
+        }
+        Self::open_at(last, config, name).await
+    }
+
+    async fn open_at(uri: AMQPUri, config: &BrokerConfig, name: &str) -> Result<Self, BrokerError> {
         let properties = ConnectionProperties::default()
             .with_connection_name(name.into())
             .with_client_property("product".into(), "leadmill".into())

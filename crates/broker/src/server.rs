@@ -3,6 +3,7 @@
 //! A server says so in the first frame of every connection (`connection.start`, AMQP 0-9-1, 1.4.2.1), before anybody has
 //! logged in. lapin reads that frame and keeps it to itself, so this asks on a bare connection.
 
+use lapin::uri::{AMQPScheme, AMQPUri};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,10 +18,21 @@ const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 const FRAME_BYTES: u32 = 16 * 1024;
 
 impl Admin {
-    /// The server's product and version, such as `RabbitMQ 3.13.7`; `None` over TLS, or if it doesn't say.
+    /// The server's product and version, such as `RabbitMQ 3.13.7`, of the first node that answers; `None` over TLS, or if
+    /// it doesn't say.
     pub async fn server_version(&self) -> Result<Option<String>, BrokerError> {
-        let uri = self.config.uri()?;
-        if uri.scheme != lapin::uri::AMQPScheme::AMQP {
+        let mut found = Ok(None);
+        for uri in self.config.uris()? {
+            found = self.version_at(&uri).await;
+            if found.is_ok() {
+                break;
+            }
+        }
+        found
+    }
+
+    async fn version_at(&self, uri: &AMQPUri) -> Result<Option<String>, BrokerError> {
+        if uri.scheme != AMQPScheme::AMQP {
             return Ok(None);
         }
         let asking = async {

@@ -254,3 +254,49 @@ async fn depths_name_every_queue_and_say_which_are_missing() {
     assert!(admin.depths().await.unwrap().iter().all(|queue| queue.depth.is_none()));
     namespace.cleanup().await;
 }
+
+#[tokio::test]
+async fn publisher_and_consumer_move_to_another_node_when_theirs_goes_away() {
+    let namespace = AmqpNamespace::new().await;
+    let upstream = namespace.server();
+    let nodes = [TcpProxy::start(upstream).await.unwrap(), TcpProxy::start(upstream).await.unwrap()];
+    let url = nodes.each_ref().map(|node| node.through(namespace.url())).join(",");
+    let config = BrokerConfig { url, ..config(&namespace) };
+
+    // One node is away from the beginning; whoever begins with it goes on to the other.
+    nodes[0].cut();
+    assert!(Admin::new(config.clone()).server_version().await.unwrap().is_some());
+    let publisher = Publisher::new(config.clone(), "test-publisher");
+    soon(publisher.ready()).await.unwrap();
+    let mut consumer = Consumer::start(config, Queue::LeadCreated, "test-consumer", CancellationToken::new());
+    let mut all = created(20);
+    let later = all.split_off(10);
+    assert!(all_ok(&publisher.publish(&all).await.unwrap()));
+    for sent in &all {
+        let delivery = soon(consumer.next()).await.unwrap();
+        assert_eq!(delivery.envelope().unwrap(), sent.envelope);
+        consumer.acker().settle(delivery.tag);
+    }
+    namespace.wait_for_depth("lead.created", 0).await;
+
+    // Now that one goes, and the first is back.
+    nodes[0].restore();
+    nodes[1].cut();
+    soon(async {
+        while !publisher.publish(&later).await.is_ok_and(|results| all_ok(&results)) {
+            publisher.ready().await.unwrap();
+        }
+    })
+    .await;
+    let mut missing: Vec<_> = later.iter().map(|sent| sent.envelope.event_id).collect();
+    while !missing.is_empty() {
+        let delivery = soon(consumer.next()).await.unwrap();
+        let id = delivery.envelope().unwrap().event_id;
+        missing.retain(|wanted| *wanted != id);
+        consumer.acker().settle(delivery.tag);
+    }
+    assert!(nodes[0].counts().open >= 2 && nodes[1].counts().open == 0);
+    consumer.close().await;
+    publisher.close().await;
+    namespace.cleanup().await;
+}
