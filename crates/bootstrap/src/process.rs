@@ -41,7 +41,7 @@ impl Process {
     /// `name` is what the servers show for its connections.
     ///
     /// # Errors
-    /// When the configuration, the master key or the schema don't fit; outages are waited out.
+    /// When the configuration, the master key, the schema or a pooler don't fit; outages are waited out.
     pub async fn open(
         name: &str,
         document: &Document,
@@ -63,6 +63,7 @@ impl Process {
             return Ok(None);
         };
         schema::check(&db).await?;
+        db.check_statements().await?;
 
         let publisher = Publisher::new(broker.clone(), &format!("{name}-publishing"));
         let publishing_ends = CancellationToken::new();

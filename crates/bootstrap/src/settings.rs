@@ -31,7 +31,9 @@ pub fn database(document: &Document, application: &str) -> anyhow::Result<Db> {
     let settings = DbConfig {
         max_connections: config.max_connections.get(),
         acquire_timeout: config.acquire_timeout,
+        transaction_timeout: config.transaction_timeout,
         application_name: application.to_owned(),
+        cache_statements: config.caches_statements(),
         ..DbConfig::new(config.url.expose())
     };
     // What the parser says may repeat the URL with its password.

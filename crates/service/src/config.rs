@@ -48,7 +48,7 @@ mod units;
 
 pub use common::{
     AdminConfig, AmqpConfig, COMMON_DEFAULTS, DatabaseConfig, LogConfig, LogFormat, ReconcilerSection, RuntimeConfig,
-    TelemetryConfig, VaultConfig,
+    StatementCache, TelemetryConfig, VaultConfig,
 };
 pub use document::{Document, Setting};
 pub use env::ALIASES;

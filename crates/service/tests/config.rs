@@ -106,6 +106,19 @@ fn the_embedded_defaults_fit_their_types() {
 }
 
 #[test]
+fn statements_are_kept_unless_a_pooler_is_named_or_somebody_says_otherwise() {
+    let keeps = |database: &str| {
+        let text = format!("[database]\nurl = \"postgres://pooler/leads\"\n{database}");
+        load(&text, &[]).unwrap().section::<DatabaseConfig>("database").unwrap().caches_statements()
+    };
+    assert!(keeps(""));
+    assert!(keeps("direct_url = \"postgres://pooler/leads\""), "the same server twice is no pooler");
+    assert!(!keeps("direct_url = \"postgres://server/leads\""));
+    assert!(keeps("direct_url = \"postgres://server/leads\"\nstatement_cache = \"on\""), "it tracks them");
+    assert!(!keeps("statement_cache = \"off\""));
+}
+
+#[test]
 fn the_printed_defaults_are_a_valid_configuration_file() {
     let printed = service::run::default_text(&[MAILER]);
     assert_eq!(mailer(&printed, &[]).unwrap(), mailer("", &[]).unwrap());

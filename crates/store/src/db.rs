@@ -7,18 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use opentelemetry::{KeyValue, metrics::Histogram};
 use sqlx::{
-    Connection as _, PgPool,
+    PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::{StoreError, retry};
-
-/// A connection inside of a transaction; what the functions of this crate take.
-pub type Connection = sqlx::PgConnection;
+use crate::{Connection, StoreError, retry};
 
 /// Says that what a transaction borrows (`'env`) outlives the transaction (`'c`); a closure's signature has no other way
 /// to say it. Ignore the argument.
@@ -26,6 +24,12 @@ pub type Scope<'c, 'env> = PhantomData<&'c &'env ()>;
 
 /// How often a transaction runs again after it lost a race.
 const MAX_RACES: u32 = 8;
+
+/// How much longer than a transaction's limit to wait for PostgreSQL to say that it is over.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How long saying goodbye may take; PostgreSQL ends the transactions of whoever is gone.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// How to reach PostgreSQL.
 #[derive(Clone)]
@@ -36,10 +40,13 @@ pub struct DbConfig {
     pub max_connections: u32,
     /// How long to wait for a connection before the attempt counts as failed.
     pub acquire_timeout: Duration,
+    /// How long a statement may take, and a pause between two of a transaction; PostgreSQL ends what is longer. Where it
+    /// isn't heard of soon after, the connection counts as dead and is closed: a network may lose one without telling.
+    pub transaction_timeout: Duration,
     /// Shows in `pg_stat_activity`.
     pub application_name: String,
-    /// Whether prepared statements are kept between transactions. Turn it off behind a pooler in transaction mode that
-    /// doesn't track them (PgBouncer before 1.21).
+    /// Whether prepared statements are kept from one transaction to the next, see [`Connection`]. Turn it off behind a
+    /// pooler in transaction mode that doesn't track them: PgBouncer before 1.21, or with `max_prepared_statements = 0`.
     pub cache_statements: bool,
 }
 
@@ -51,12 +58,13 @@ impl fmt::Debug for DbConfig {
 }
 
 impl DbConfig {
-    /// The defaults for a URL: 10 connections, 5 s.
+    /// The defaults for a URL: 10 connections, 5 s to get one, a minute for a transaction.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
+            transaction_timeout: Duration::from_mins(1),
             application_name: "leadmill".to_owned(),
             cache_statements: true,
         }
@@ -67,6 +75,11 @@ impl DbConfig {
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    /// When a connection on which nothing is heard counts as dead.
+    deadline: Duration,
+    /// Begins a transaction with its limits.
+    begin: String,
+    cache_statements: bool,
 }
 
 static TRANSACTION_SECONDS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
@@ -80,18 +93,25 @@ static TRANSACTION_SECONDS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 impl Db {
     /// A pool for `config`; opens no connection yet, so that a service can start before its database.
     pub fn new(config: &DbConfig) -> Result<Self, StoreError> {
-        let mut options: PgConnectOptions = config.url.parse()?;
-        options = options.application_name(&config.application_name);
-        if !config.cache_statements {
-            options = options.statement_cache_capacity(0);
-        }
+        let options = connect_options(&config.url)?.application_name(&config.application_name);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .idle_timeout(Duration::from_mins(5))
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        // PostgreSQL keeps the limit by itself: whoever it stopped hearing of would keep its locks, and wait for others',
+        // until TCP gives the connection up, hours later. LOCAL, since a pooler may give the connection to somebody else.
+        let limit = config.transaction_timeout.as_millis();
+        let begin = format!(
+            "BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
+        );
+        Ok(Self {
+            pool,
+            deadline: config.transaction_timeout + ANSWER,
+            begin,
+            cache_statements: config.cache_statements,
+        })
     }
 
     /// Waits until PostgreSQL answers, with backoff, for as long as it takes; `say` is told of each failed try.
@@ -105,8 +125,31 @@ impl Db {
 
     /// Asks PostgreSQL for a sign of life.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        connection.ping().await?;
+        let mut connection = self.acquire().await?;
+        let Ok(answer) = timeout(self.deadline, connection.ping()).await else {
+            connection.abandon();
+            return Err(StoreError::TimedOut { limit: self.deadline });
+        };
+        Ok(answer?)
+    }
+
+    /// Fails with [`StoreError::StatementsLost`] where prepared statements are to be kept and a pooler in between doesn't
+    /// keep them. To be asked before the work begins: a name that means one statement on one server connection may mean
+    /// another on the next.
+    ///
+    /// The first statement of every connection has the same name, so two connections that are served by one of the
+    /// server's collide. A pooler that serves them by two goes unnoticed here; then the first collision is the error.
+    pub async fn check_statements(&self) -> Result<(), StoreError> {
+        if !self.cache_statements {
+            return Ok(());
+        }
+        let count = self.pool.options().get_max_connections().min(2);
+        // All are held until the last has come, or they would be one and the same.
+        let mut connections = try_join_all((0..count).map(|_| self.acquire())).await?;
+        for connection in &mut connections {
+            let asked = sqlx::query("SELECT").execute(connection).await;
+            asked.map_err(|error| StoreError::from(error).of_lost_statements())?;
+        }
         Ok(())
     }
 
@@ -139,7 +182,10 @@ impl Db {
                     if races > 2 {
                         warn!(transaction = name, races, "a transaction lost many races");
                     }
-                    return result.map_err(|source| StoreError::Transaction { name, source: Box::new(source) });
+                    return result.map_err(|source| {
+                        let source = if self.cache_statements { source.of_lost_statements() } else { source };
+                        StoreError::Transaction { name, source: Box::new(source) }
+                    });
                 }
             }
         }
@@ -150,14 +196,34 @@ impl Db {
         T: Send + 'env,
         F: for<'c> FnMut(&'c mut Connection, Scope<'c, 'env>) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'env,
     {
-        let mut transaction = self.pool.begin().await?;
-        let value = work(&mut transaction, PhantomData).await?;
-        transaction.commit().await?;
-        Ok(value)
+        let mut connection = self.acquire().await?;
+        let whole = async {
+            connection.begin(self.begin.clone()).await?;
+            let value = work(&mut connection, PhantomData).await?;
+            connection.commit().await?;
+            Ok(value)
+        };
+        let Ok(result) = timeout(self.deadline, whole).await else {
+            connection.abandon();
+            return Err(StoreError::TimedOut { limit: self.deadline });
+        };
+        result
     }
 
-    /// Closes the pool: waits for connections in use.
-    pub async fn close(&self) {
-        self.pool.close().await;
+    async fn acquire(&self) -> Result<Connection, StoreError> {
+        Ok(Connection::new(self.pool.acquire().await?, self.cache_statements, self.deadline))
     }
+
+    /// Closes the pool: waits for connections in use, though not for those on which nothing is heard any more.
+    pub async fn close(&self) {
+        if timeout(self.deadline.min(CLOSING), self.pool.close()).await.is_err() {
+            warn!("PostgreSQL was left without a goodbye: a connection didn't come back");
+        }
+    }
+}
+
+/// What a URL says, as this program connects: without `extra_float_digits`, which only shapes numbers sent as text (ours
+/// are binary), and which a PgBouncer refuses unless it is told to ignore it.
+pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(url.parse::<PgConnectOptions>()?.extra_float_digits(None))
 }

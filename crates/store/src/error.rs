@@ -1,6 +1,6 @@
 //! What can go wrong with the database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use vault::VaultError;
 
@@ -19,6 +19,18 @@ pub enum StoreError {
     /// The database or the connection to it.
     #[error("PostgreSQL answered with an error")]
     Database(#[from] sqlx::Error),
+    /// PostgreSQL was not heard of any more.
+    #[error("PostgreSQL did not answer within {} s; whether it did the work is unknown", .limit.as_secs_f32())]
+    TimedOut {
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// A prepared statement is not what it was on the same connection.
+    #[error(
+        "a pooler in transaction mode stands before PostgreSQL and doesn't keep prepared statements: set \
+         database.statement_cache to \"off\""
+    )]
+    StatementsLost(#[source] sqlx::Error),
     /// A migration.
     #[error("the migrations could not be applied")]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -60,6 +72,8 @@ impl StoreError {
         match self {
             Self::Transaction { source, .. } => source.is_transient(),
             Self::Database(error) | Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_transient(error),
+            // No fault of the work, and the next server connection may well answer, or know the statement.
+            Self::TimedOut { .. } | Self::StatementsLost(_) => true,
             _ => false,
         }
     }
@@ -69,6 +83,15 @@ impl StoreError {
         match self {
             Self::Transaction { source, .. } => source.is_lost_race(),
             Self::Database(error) => matches!(code(error).as_deref(), Some("40001" | "40P01")),
+            _ => false,
+        }
+    }
+
+    /// Whether the account lacks a privilege.
+    pub fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Transaction { source, .. } => source.is_forbidden(),
+            Self::Database(error) => code(error).as_deref() == Some("42501"),
             _ => false,
         }
     }
@@ -88,6 +111,16 @@ impl StoreError {
         match self {
             Self::Sealed { source: VaultError::UnknownMasterKey { .. }, .. } => Err(self),
             error => Ok(Arc::new(error)),
+        }
+    }
+
+    /// This error as one of a pooler, if it is: a statement's name is taken by somebody else, or unknown.
+    pub(crate) fn of_lost_statements(self) -> Self {
+        match self {
+            Self::Database(error) if matches!(code(&error).as_deref(), Some("42P05" | "26000")) => {
+                Self::StatementsLost(error)
+            }
+            error => error,
         }
     }
 

@@ -1,6 +1,9 @@
 //! Leads: reading them and opening what is sealed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use domain::{
     email::EmailAddress,
@@ -181,19 +184,29 @@ impl SealedRow {
 pub(crate) async fn lock_keys(
     connection: &mut Connection,
     ids: &[(ProgramId, LeadId)],
-) -> Result<std::collections::HashSet<(ProgramId, LeadId)>, StoreError> {
-    let (programs, leads) = columns(ids);
-    let rows = sqlx::query!(
-        "SELECT k.program_id, k.lead_id FROM lead_keys k
-         JOIN UNNEST($1::uuid[], $2::uuid[]) AS w (program_id, lead_id) USING (program_id, lead_id)
-         ORDER BY k.program_id, k.lead_id
-         FOR KEY SHARE OF k",
-        &programs,
-        &leads,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| (ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id))).collect())
+) -> Result<HashSet<(ProgramId, LeadId)>, StoreError> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    let mut alive = HashSet::with_capacity(ids.len());
+    // Program by program: a distributed PostgreSQL locks rows of one shard at a time.
+    for ids in ids.chunk_by(|(one, _), (next, _)| one == next) {
+        let (program, leads) = (ids[0].0, ids.iter().map(|(_, lead)| lead.as_uuid()).collect::<Vec<_>>());
+        // One look into the primary key per lead: as a plain join, a program that the statistics don't know yet is taken
+        // for an empty one, and all its keys are read.
+        let locked = sqlx::query_scalar!(
+            "SELECT k.lead_id
+             FROM UNNEST($2::uuid[]) AS w (lead_id)
+             CROSS JOIN LATERAL (SELECT lead_id FROM lead_keys
+                                 WHERE program_id = $1 AND lead_id = w.lead_id
+                                 FOR KEY SHARE) k",
+            program.as_uuid(),
+            &leads,
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        alive.extend(locked.into_iter().map(|lead| (program, LeadId::from_uuid(lead))));
+    }
+    Ok(alive)
 }
 
 /// Finds a program's leads by address.

@@ -10,6 +10,7 @@
 //!
 //! To add a query, put it into its aggregate's file, run `make sqlx-prepare`, and commit `.sqlx/` with it.
 
+mod connection;
 mod db;
 mod error;
 
@@ -31,5 +32,6 @@ pub mod server;
 pub mod status;
 pub mod suppressions;
 
-pub use db::{Connection, Db, DbConfig, Scope};
+pub use connection::Connection;
+pub use db::{Db, DbConfig, Scope};
 pub use error::StoreError;

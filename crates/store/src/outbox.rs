@@ -91,15 +91,20 @@ async fn insert_delayed(
 
 /// Claims up to `limit` due rows by extending their lease. Commit before publishing.
 ///
+/// Rows are named by where they stand, which needs no index on their ids; that is a place in a table, and the outbox may
+/// be several (`deploy/outbox-partitions.sql`). The array of places is what keeps the planner from reading all of them.
+///
 /// A row whose envelope can't be read is a defect of the program that wrote it; it stays where it is, is not returned,
 /// and is claimed again later.
 pub async fn claim_due(connection: &mut Connection, limit: i64) -> Result<Vec<Leased>, StoreError> {
     let rows = sqlx::query!(
         r#"WITH due AS (
-               SELECT ctid FROM outbox WHERE available_at <= now() ORDER BY available_at LIMIT $1 FOR UPDATE SKIP LOCKED
+               SELECT tableoid, ctid FROM outbox
+               WHERE available_at <= now() ORDER BY available_at LIMIT $1
+               FOR UPDATE SKIP LOCKED
            )
            UPDATE outbox SET available_at = now() + $2 * interval '1 second'
-           WHERE ctid IN (SELECT ctid FROM due)
+           WHERE ctid = ANY(ARRAY(SELECT ctid FROM due)) AND (tableoid, ctid) IN (SELECT tableoid, ctid FROM due)
            RETURNING id, available_at, envelope, queue, traceparent, tracestate"#,
         limit,
         f64::from(LEASE_SECONDS),

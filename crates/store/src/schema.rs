@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, PgConnection, migrate::Migrator};
 
-use crate::{Connection, Db, StoreError};
+use crate::{Connection, Db, DbConfig, StoreError, db::connect_options};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
@@ -44,11 +44,14 @@ pub fn newest_migration() -> i64 {
 /// Applies what is missing and returns the versions that were applied. Uses a connection of its own, since migrations
 /// hold a session lock: `url` must lead to PostgreSQL itself, not to a pooler in transaction mode.
 pub async fn migrate(url: &str) -> Result<Vec<i64>, StoreError> {
-    let mut connection = PgConnection::connect(url).await?;
-    let before = applied(&mut connection).await?;
+    let db = Db::new(&DbConfig { max_connections: 1, ..DbConfig::new(url) })?;
+    let find_applied = || db.transact("schema.applied", |tx, _| Box::pin(applied(tx)));
+    let before = find_applied().await?;
+    let mut connection = PgConnection::connect_with(&connect_options(url)?).await?;
     MIGRATIONS.run(&mut connection).await?;
-    let after = applied(&mut connection).await?;
     connection.close().await?;
+    let after = find_applied().await?;
+    db.close().await;
     Ok(after.into_iter().filter(|version| !before.contains(version)).collect())
 }
 

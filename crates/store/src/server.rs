@@ -1,10 +1,11 @@
-//! The PostgreSQL server itself: what it is, and a database on it. For `leadmill doctor` and `leadmill demo`.
+//! The PostgreSQL server itself: what it is, and databases on it. For `leadmill doctor`, `leadmill demo` and
+//! `leadmill bench`.
 //!
 //! These statements need no schema of ours, so they aren't checked against it either.
 
-use sqlx::{Connection as _, Executor, PgConnection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Executor, PgConnection};
 
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, db::connect_options};
 
 /// The versions that Leadmill is tested with.
 pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
@@ -36,7 +37,7 @@ impl Facts {
 /// # Errors
 /// Why not, at once; a server that doesn't answer at all is the caller's to time out.
 pub async fn reach(url: &str) -> Result<(), StoreError> {
-    PgConnection::connect(url).await?.close().await?;
+    PgConnection::connect_with(&connect_options(url)?).await?.close().await?;
     Ok(())
 }
 
@@ -54,7 +55,7 @@ pub async fn facts(connection: &mut Connection) -> Result<Facts, StoreError> {
 /// The URL of a sibling of the database that `url` names: the same server and account, the name with `suffix` at its end.
 /// Creates it where it doesn't exist.
 pub async fn sibling_database(url: &str, suffix: &str) -> Result<String, StoreError> {
-    let options: PgConnectOptions = url.parse()?;
+    let options = connect_options(url)?;
     let name = format!("{}{suffix}", options.get_database().unwrap_or_else(|| options.get_username()));
     let mut connection = PgConnection::connect_with(&options).await?;
     let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
@@ -62,11 +63,37 @@ pub async fn sibling_database(url: &str, suffix: &str) -> Result<String, StoreEr
         .fetch_one(&mut connection)
         .await?;
     if !exists {
-        let quoted = name.replace('"', "\"\"");
-        connection.execute(format!("CREATE DATABASE \"{quoted}\"").as_str()).await?;
+        connection.execute(format!("CREATE DATABASE {}", quoted(&name)).as_str()).await?;
     }
     connection.close().await?;
     Ok(with_database(url, &name))
+}
+
+/// Creates a database on the server that `url` names, and returns its URL.
+///
+/// # Errors
+/// [`StoreError::is_forbidden`] when the account may not create databases.
+pub async fn create_database(url: &str, name: &str) -> Result<String, StoreError> {
+    administer(url, &format!("CREATE DATABASE {}", quoted(name))).await?;
+    Ok(with_database(url, name))
+}
+
+/// Drops a database of the server that `url` names, whoever is connected to it.
+pub async fn drop_database(url: &str, name: &str) -> Result<(), StoreError> {
+    administer(url, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await
+}
+
+/// Runs a statement over a connection of its own. It may take its time, and nobody wants to be warned of that.
+async fn administer(url: &str, statement: &str) -> Result<(), StoreError> {
+    let options = connect_options(url)?;
+    let mut connection = PgConnection::connect_with(&options.disable_statement_logging()).await?;
+    connection.execute(statement).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The URL with another database in it.

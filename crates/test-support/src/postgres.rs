@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection, Executor, PgConnection,
+    Connection, Executor, PgConnection, Postgres,
     migrate::{MigrateError, Migrator},
 };
 use tokio::sync::OnceCell;
@@ -39,6 +39,7 @@ pub fn server_url() -> String {
 #[derive(Debug)]
 pub struct TestDatabase {
     name: String,
+    server: String,
     url: String,
     is_clean: bool,
 }
@@ -47,23 +48,31 @@ impl TestDatabase {
     /// A fresh database on [`server_url`] with all migrations of the workspace applied; panics, saying why, if it can't
     /// be made.
     pub async fn create() -> Self {
+        Self::create_on(&server_url()).await
+    }
+
+    /// The same on another server, given by its URL.
+    pub async fn create_on(server: &str) -> Self {
         let migrator = workspace_migrations().await.expect("the workspace's migrations can be read");
         let template = template_name(&migrator);
-        let mut server = connect_to_server().await;
+        let mut connection = connect_to_server(server).await;
         let name = database_name();
-        ensure_template(&mut server, &template, &migrator).await.expect("the migrations apply to an empty database");
+        ensure_template(&mut connection, server, &template, &migrator)
+            .await
+            .expect("the migrations apply to an empty database");
         // Shared, so that tests don't wait for one another, and nobody deletes the template meanwhile.
-        lock(&mut server, "pg_advisory_lock_shared").await;
-        run(&mut server, format!(r#"CREATE DATABASE "{name}" TEMPLATE "{template}""#)).await;
-        lock(&mut server, "pg_advisory_unlock_shared").await;
-        Self::named(name)
+        lock(&mut connection, "pg_advisory_lock_shared").await;
+        run(&mut connection, format!(r#"CREATE DATABASE "{name}" TEMPLATE "{template}""#)).await;
+        lock(&mut connection, "pg_advisory_unlock_shared").await;
+        Self::named(name, server)
     }
 
     /// A fresh database with nothing in it: for the tests of migrating.
     pub async fn create_empty() -> Self {
         let name = database_name();
-        run(&mut connect_to_server().await, format!(r#"CREATE DATABASE "{name}" TEMPLATE template0"#)).await;
-        Self::named(name)
+        let server = server_url();
+        run(&mut connect_to_server(&server).await, format!(r#"CREATE DATABASE "{name}" TEMPLATE template0"#)).await;
+        Self::named(name, &server)
     }
 
     /// Where to connect to.
@@ -83,13 +92,13 @@ impl TestDatabase {
 
     /// Deletes the database, whoever is still connected.
     pub async fn cleanup(mut self) {
-        run(&mut connect_to_server().await, drop_statement(&self.name)).await;
+        run(&mut connect_to_server(&self.server).await, drop_statement(&self.name)).await;
         self.is_clean = true;
     }
 
-    fn named(name: String) -> Self {
+    fn named(name: String, server: &str) -> Self {
         crate::witness::talked_to("postgres");
-        Self { url: with_database(&server_url(), &name), name, is_clean: false }
+        Self { url: with_database(server, &name), server: server.to_owned(), name, is_clean: false }
     }
 }
 
@@ -98,14 +107,14 @@ impl Drop for TestDatabase {
         if self.is_clean {
             return;
         }
-        let statement = drop_statement(&self.name);
+        let (server, statement) = (self.server.clone(), drop_statement(&self.name));
         // The test's own runtime may be about to end, or busy waiting for this.
         let dropping = std::thread::spawn(move || -> Option<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             let dropping = async {
-                let mut server = PgConnection::connect(&server_url()).await.ok()?;
-                server.execute(statement.as_str()).await.ok()?;
-                server.close().await.ok()
+                let mut connection = PgConnection::connect(&server).await.ok()?;
+                connection.execute(statement.as_str()).await.ok()?;
+                connection.close().await.ok()
             };
             runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), dropping).await.ok().flatten() })
         });
@@ -115,17 +124,20 @@ impl Drop for TestDatabase {
 }
 
 /// Runs a statement that a test makes up, and says how many rows it touched: for crates that don't name sqlx.
-pub async fn execute(connection: &mut PgConnection, statement: &str) -> Result<u64, sqlx::Error> {
+pub async fn execute<'c>(
+    connection: impl Executor<'c, Database = Postgres>,
+    statement: &str,
+) -> Result<u64, sqlx::Error> {
     Ok(sqlx::query(statement).execute(connection).await?.rows_affected())
 }
 
 /// The one number that a query answers with.
-pub async fn number(connection: &mut PgConnection, query: &str) -> Result<i64, sqlx::Error> {
+pub async fn number<'c>(connection: impl Executor<'c, Database = Postgres>, query: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(query).fetch_one(connection).await
 }
 
 /// The one text that a query answers with.
-pub async fn text(connection: &mut PgConnection, query: &str) -> Result<String, sqlx::Error> {
+pub async fn text<'c>(connection: impl Executor<'c, Database = Postgres>, query: &str) -> Result<String, sqlx::Error> {
     sqlx::query_scalar(query).fetch_one(connection).await
 }
 
@@ -134,10 +146,9 @@ pub async fn workspace_migrations() -> Result<Migrator, MigrateError> {
     Migrator::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations"))).await
 }
 
-async fn connect_to_server() -> PgConnection {
+async fn connect_to_server(url: &str) -> PgConnection {
     static LEFTOVERS_DELETED: OnceCell<()> = OnceCell::const_new();
-    let url = server_url();
-    let mut server = PgConnection::connect(&url).await.unwrap_or_else(|error| {
+    let mut server = PgConnection::connect(url).await.unwrap_or_else(|error| {
         panic!("this test needs a PostgreSQL; set DATABASE_URL if it isn't on 127.0.0.1:5432: {error}")
     });
     LEFTOVERS_DELETED.get_or_init(|| delete_leftovers(&mut server)).await;
@@ -145,7 +156,12 @@ async fn connect_to_server() -> PgConnection {
 }
 
 /// Makes the template if it doesn't exist. It gets its name only when it is complete.
-async fn ensure_template(server: &mut PgConnection, template: &str, migrator: &Migrator) -> Result<(), MigrateError> {
+async fn ensure_template(
+    server: &mut PgConnection,
+    url: &str,
+    template: &str,
+    migrator: &Migrator,
+) -> Result<(), MigrateError> {
     if exists(server, template).await {
         return Ok(());
     }
@@ -153,7 +169,7 @@ async fn ensure_template(server: &mut PgConnection, template: &str, migrator: &M
     if !exists(server, template).await {
         let building = database_name();
         run(server, format!(r#"CREATE DATABASE "{building}" TEMPLATE template0"#)).await;
-        let mut connection = PgConnection::connect(&with_database(&server_url(), &building)).await?;
+        let mut connection = PgConnection::connect(&with_database(url, &building)).await?;
         migrator.run(&mut connection).await?;
         connection.close().await?;
         // A copy can be made only while nobody is connected, autovacuum included.
@@ -283,7 +299,7 @@ mod tests {
         let _forgotten = (one.connect().await, two.connect().await);
         one.cleanup().await;
         drop(two);
-        let mut server = connect_to_server().await;
+        let mut server = connect_to_server(&server_url()).await;
         for name in names {
             assert!(!exists(&mut server, &name).await);
         }
@@ -302,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn leftovers_of_a_killed_run_are_deleted_and_fresh_databases_arent() {
-        let mut server = connect_to_server().await;
+        let mut server = connect_to_server(&server_url()).await;
         let old = format!("{PREFIX}01890000000070008000{:012x}", rand_bits());
         run(&mut server, format!(r#"CREATE DATABASE "{old}" TEMPLATE template0"#)).await;
         let fresh = TestDatabase::create_empty().await;

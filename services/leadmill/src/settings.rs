@@ -47,7 +47,7 @@ pub async fn reach_database(document: &Document) -> anyhow::Result<()> {
     let config: DatabaseConfig = document.section("database")?;
     let endpoint = config.url.endpoint();
     let advice = "start it, or set DATABASE_URL to the right one (`leadmill doctor` checks everything)";
-    match tokio::time::timeout(config.connect_timeout, server::reach(config.url.expose())).await {
+    match tokio::time::timeout(config.acquire_timeout, server::reach(config.url.expose())).await {
         Ok(reached) => {
             reached.with_context(|| format!("PostgreSQL at {endpoint} does not let this program in: {advice}"))
         }

@@ -226,11 +226,11 @@ impl Stage for Plans {
             let size = batch.len();
             for (envelope, plan) in batch {
                 let lead = envelope.lead_id;
-                execute(tx, &format!("INSERT INTO applications VALUES ('{lead}')")).await?;
+                execute(&mut *tx, &format!("INSERT INTO applications VALUES ('{lead}')")).await?;
                 let insert = format!("INSERT INTO effects VALUES ('{lead}', {size}) ON CONFLICT DO NOTHING");
-                let written = execute(tx, &insert).await? == 1;
+                let written = execute(&mut *tx, &insert).await? == 1;
                 match plan {
-                    Plan::FailInApply => drop(number(tx, "SELECT 1::bigint / 0").await?),
+                    Plan::FailInApply => drop(number(&mut *tx, "SELECT 1::bigint / 0").await?),
                     Plan::PanicInApply => panic!("planned"),
                     Plan::CommitBehind { reached, gate } => {
                         reached.add_permits(1);

@@ -75,6 +75,18 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
 }
 
+/// Whether prepared statements are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatementCache {
+    /// Unless there is a pooler.
+    Auto,
+    /// For one transaction after the other.
+    On,
+    /// Within a transaction at most.
+    Off,
+}
+
 /// `[database]`: PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,18 +97,29 @@ pub struct DatabaseConfig {
     pub direct_url: Option<Secret<String>>,
     /// Connections of one process.
     pub max_connections: NonZeroU32,
-    /// Limit for opening a connection.
-    #[serde(with = "super::duration")]
-    pub connect_timeout: Duration,
-    /// Limit for waiting for a free connection.
+    /// Whether prepared statements are kept; [`DatabaseConfig::caches_statements`] is the answer.
+    pub statement_cache: StatementCache,
+    /// Limit for getting a connection.
     #[serde(with = "super::duration")]
     pub acquire_timeout: Duration,
+    /// Limit for a whole transaction.
+    #[serde(with = "super::duration")]
+    pub transaction_timeout: Duration,
 }
 
 impl DatabaseConfig {
     /// The URL for what a transaction-mode pooler can't do: migrations and LISTEN.
     pub fn direct_url(&self) -> &Secret<String> {
         self.direct_url.as_ref().unwrap_or(&self.url)
+    }
+
+    /// Whether prepared statements are kept from one transaction to the next.
+    pub fn caches_statements(&self) -> bool {
+        match self.statement_cache {
+            StatementCache::Auto => self.direct_url().expose() == self.url.expose(),
+            StatementCache::On => true,
+            StatementCache::Off => false,
+        }
     }
 }
 

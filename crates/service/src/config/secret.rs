@@ -27,7 +27,7 @@ impl<T> Secret<T> {
 
 impl Secret<String> {
     /// Of a URL, what may be shown: host, port and path, without the user, the password, the query and the fragment.
-    /// A text that isn't a URL gives an empty string.
+    /// A text that isn't a URL gives an empty string, a list of them one.
     pub fn endpoint(&self) -> &str {
         let Some((_, rest)) = self.0.split_once("://") else { return "" };
         let end = rest.find(['?', '#']).unwrap_or(rest.len());
@@ -93,6 +93,8 @@ mod tests {
         assert_eq!(shown("postgres://u:p@ss@db/leads"), "db/leads");
         assert_eq!(shown("postgres://u:p/ss@db/leads"), "db/leads");
         assert_eq!(shown("amqp://127.0.0.1:5672/%2f"), "127.0.0.1:5672/%2f");
+        assert_eq!(shown("amqp://u:p@a/x,amqp://u:p@b/x"), "b/x");
+        assert_eq!(shown("amqp://u:p@a/x?p=1,amqp://u:p@b/x"), "a/x");
         assert_eq!(shown("host=db password=p"), "");
     }
 }

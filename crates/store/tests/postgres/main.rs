@@ -1,8 +1,12 @@
 //! The store against a real PostgreSQL, a database per test.
 
+mod distribution;
 mod enrichments;
 mod intake;
+mod limits;
 mod outbox;
 mod outreach;
 mod schema;
+mod sessions;
+mod sql;
 mod world;

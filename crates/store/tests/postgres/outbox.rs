@@ -7,7 +7,10 @@ use domain::{
     event::{Envelope, Event, Outgoing, Queue, Route, TraceContext},
     id::LeadId,
 };
-use store::outbox::{self, Leased};
+use store::{
+    outbox::{self, Leased},
+    reconcile,
+};
 
 fn event(world: &World, route: Route) -> Outgoing {
     let trace = TraceContext { traceparent: Some("00-1-2-01".to_owned()), tracestate: None };
@@ -85,13 +88,85 @@ async fn a_retry_waits_for_its_due_time_and_shows_as_scheduled() {
 
 #[tokio::test]
 async fn two_sweepers_share_the_due_rows() {
-    let world = World::new().await;
-    insert(&world, (0..200).map(|_| event(&world, Route::Exchange)).collect()).await;
+    two_sweepers_share(&World::new().await).await;
+}
+
+async fn two_sweepers_share(world: &World) {
+    insert(world, (0..200).map(|_| event(world, Route::Exchange)).collect()).await;
     world.execute("UPDATE outbox SET available_at = now() - interval '1 second'").await;
-    let (one, two) = tokio::join!(claim(&world, 200), claim(&world, 200));
+    let (one, two) = tokio::join!(claim(world, 200), claim(world, 200));
     let mut ids: Vec<_> = one.iter().chain(&two).map(|row| row.outgoing.envelope.event_id).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), one.len() + two.len());
-    assert_eq!(ids.len() as u64, delete(&world, &[one, two].concat()).await);
+    assert_eq!(ids.len() as u64, delete(world, &[one, two].concat()).await);
+}
+
+/// The outbox as an operator with many cores may have it.
+const PARTITIONS: &str = include_str!("../../../../deploy/outbox-partitions.sql");
+
+#[tokio::test]
+async fn a_row_of_a_partitioned_outbox_is_claimed_once_and_no_other_in_its_place() {
+    let world = World::new().await;
+    let before = insert(&world, vec![event(&world, Route::Exchange)]).await;
+    world.execute(PARTITIONS).await;
+    assert_eq!(delete(&world, &before).await, 1, "what waited is still there, and still its writer's");
+    insert(&world, (0..100).map(|_| event(&world, Route::Exchange)).collect()).await;
+    // Rows at the same place in several partitions are what a claim could mix up.
+    assert!(world.count("SELECT count(DISTINCT tableoid) FROM outbox WHERE ctid = '(0,1)'").await > 1);
+    world.execute("UPDATE outbox SET available_at = now() - interval '1 second'").await;
+
+    let depth = async || world.db.transact("test.depth", |tx, _| Box::pin(outbox::depth(tx))).await.unwrap();
+    let mut claimed = Vec::new();
+    for left in (0..100).rev() {
+        let row = claim(&world, 1).await;
+        assert_eq!(row.len(), 1);
+        assert_eq!(depth().await.due, left);
+        claimed.extend(row);
+    }
+    assert!(claim(&world, 1).await.is_empty());
+    assert_eq!(depth().await.scheduled, 100);
+    assert_eq!(delete(&world, &claimed).await, 100);
+    assert_eq!(depth().await.scheduled, 0);
+}
+
+#[tokio::test]
+async fn two_sweepers_share_the_due_rows_of_a_partitioned_outbox() {
+    let world = World::new().await;
+    world.execute(PARTITIONS).await;
+    two_sweepers_share(&world).await;
+}
+
+#[tokio::test]
+async fn the_reconciler_finds_what_waits_in_a_partitioned_outbox() {
+    let world = World::new().await;
+    world.execute(PARTITIONS).await;
+    let waiting = event(&world, Route::Exchange);
+    let lead = waiting.envelope.lead_id;
+    insert(&world, vec![waiting]).await;
+    let asking = world.db.transact("test.waiting", |tx, _| {
+        Box::pin(async move { reconcile::still_in_outbox(tx, &[lead, LeadId::generate()]).await })
+    });
+    assert_eq!(asking.await.unwrap(), [lead].into());
+}
+
+#[tokio::test]
+async fn a_claim_reads_what_is_due_and_not_the_whole_outbox_partitioned_or_not() {
+    let world = World::new().await;
+    for partitioned in [false, true] {
+        if partitioned {
+            world.execute(PARTITIONS).await;
+        }
+        insert(&world, (0..5_000).map(|_| event(&world, Route::Exchange)).collect()).await;
+        world.execute("UPDATE outbox SET available_at = now() - interval '1 second'").await;
+        let reading = world.db.transact("test.claim", |tx, _| {
+            Box::pin(async move {
+                assert_eq!(outbox::claim_due(tx, 10).await?.len(), 10);
+                let read =
+                    "SELECT sum(seq_tup_read)::bigint FROM pg_stat_xact_user_tables WHERE relname LIKE 'outbox%'";
+                Ok(sqlx::query_scalar::<_, i64>(read).fetch_one(tx).await?)
+            })
+        });
+        assert_eq!(reading.await.unwrap(), 0, "partitioned: {partitioned}");
+    }
 }
