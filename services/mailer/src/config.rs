@@ -49,6 +49,9 @@ pub struct MailerConfig {
     /// How often due mails are looked for.
     #[serde(with = "service::config::duration")]
     pub poll_interval: Duration,
+    /// What a lease is longer than the phase that it is for.
+    #[serde(with = "service::config::duration")]
+    pub lease_slack: Duration,
     /// How long a mail that was put off by the server waits at first.
     #[serde(with = "service::config::duration")]
     pub retry_first: Duration,

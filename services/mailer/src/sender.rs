@@ -42,8 +42,6 @@ use crate::{
 const CAPTURE_SLOTS: usize = 1_024;
 /// How long a mail may take to be captured, in seconds.
 const CAPTURE_LEASE_SECONDS: i32 = 60;
-/// What a lease is longer than the phase that it is for, in seconds: for waiting on commits.
-const LEASE_SLACK_SECONDS: u64 = 30;
 
 /// How mails leave.
 #[derive(Debug, Clone)]
@@ -142,7 +140,7 @@ impl Sender {
             parts.db.clone(),
             parts.outbox.clone(),
             Arc::clone(&parts.clock),
-            lease_seconds(parts.config.smtp.data_phase()),
+            lease_seconds(parts.config.smtp.data_phase() + parts.config.lease_slack),
         );
         let outcomes = opentelemetry::global::meter("leadmill")
             .u64_counter("leadmill.mailer.mails")
@@ -185,7 +183,10 @@ impl Sender {
     pub fn lease_seconds(&self) -> i32 {
         match &self.inner.parts.transport {
             Transport::Capture(_) => CAPTURE_LEASE_SECONDS,
-            Transport::Smtp(_) => lease_seconds(self.inner.parts.config.smtp.connect_phase()),
+            Transport::Smtp(_) => {
+                let config = &self.inner.parts.config;
+                lease_seconds(config.smtp.connect_phase() + config.lease_slack)
+            }
         }
     }
 
@@ -242,6 +243,6 @@ fn compose(composer: &Composer, clock: &dyn Clock, job: &Job) -> Result<Composed
     })
 }
 
-fn lease_seconds(phase: Duration) -> i32 {
-    i32::try_from(phase.as_secs() + LEASE_SLACK_SECONDS).unwrap_or(i32::MAX)
+fn lease_seconds(lease: Duration) -> i32 {
+    i32::try_from(lease.as_secs() + 1).unwrap_or(i32::MAX)
 }

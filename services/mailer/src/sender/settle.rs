@@ -15,12 +15,24 @@ const SLOW_DOMAIN: Duration = Duration::from_mins(30);
 /// The pause of a mail whose sender is refused; its program is paused anyway until a person has looked.
 const REFUSED_SENDER: Duration = Duration::from_hours(1);
 
+/// How long a mail waits that has to be tried again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pauses {
+    /// By its own count of attempts.
+    pub(super) backoff: Duration,
+    /// At most.
+    pub(super) longest: Duration,
+    /// Until the server may be asked again at all.
+    pub(super) gate: Duration,
+}
+
 /// The longest exponent of the backoff, so that it can't overflow.
 const MAX_DOUBLINGS: i32 = 20;
 
 /// What to write down. `in_data` says whether the move to the data phase was committed: such a row can't go back to the
 /// queue, only be deferred.
-pub(super) fn outcome_of(outcome: &SendOutcome, in_data: bool, backoff: Duration, gate: Duration) -> Outcome {
+pub(super) fn outcome_of(outcome: &SendOutcome, in_data: bool, pauses: Pauses) -> Outcome {
+    let Pauses { backoff, longest, gate } = pauses;
     let again = |reason: String, after| {
         if in_data { Outcome::Deferred { reason, after } } else { Outcome::Returned { after } }
     };
@@ -28,7 +40,7 @@ pub(super) fn outcome_of(outcome: &SendOutcome, in_data: bool, backoff: Duration
         SendOutcome::Sent { .. } => Outcome::Sent,
         SendOutcome::Deferred { reason, slow_domain } => Outcome::Deferred {
             reason: reason.clone(),
-            after: if *slow_domain { backoff.max(SLOW_DOMAIN) } else { backoff },
+            after: if *slow_domain { backoff.max(SLOW_DOMAIN.min(longest)) } else { backoff },
         },
         SendOutcome::Failed { reply, hard_bounce } => {
             Outcome::Failed { reason: reply.reason(), hard_bounce: *hard_bounce }
@@ -115,15 +127,22 @@ mod tests {
     #[test]
     fn a_mail_in_the_data_phase_never_goes_back_to_the_queue() {
         let lost = SendOutcome::NotStarted { reason: "smtp_unreachable".to_owned() };
-        let (backoff, gate) = (Duration::from_mins(5), Duration::from_secs(1));
-        assert!(matches!(outcome_of(&lost, false, backoff, gate), Outcome::Returned { after } if after == gate));
-        assert!(matches!(outcome_of(&lost, true, backoff, gate), Outcome::Deferred { .. }));
+        let pauses = pauses(Duration::from_hours(6));
+        assert!(matches!(outcome_of(&lost, false, pauses), Outcome::Returned { after } if after == pauses.gate));
+        assert!(matches!(outcome_of(&lost, true, pauses), Outcome::Deferred { .. }));
+    }
+
+    fn pauses(longest: Duration) -> Pauses {
+        Pauses { backoff: Duration::from_mins(5), longest, gate: Duration::from_secs(1) }
     }
 
     #[test]
     fn a_domain_that_asked_for_it_is_left_alone_for_longer() {
         let slow = SendOutcome::Deferred { reason: "smtp_421".to_owned(), slow_domain: true };
-        let outcome = outcome_of(&slow, false, Duration::from_mins(5), Duration::ZERO);
+        let outcome = outcome_of(&slow, false, pauses(Duration::from_hours(6)));
         assert!(matches!(outcome, Outcome::Deferred { after, .. } if after == SLOW_DOMAIN));
+        // But never longer than the operator wants any mail to wait.
+        let outcome = outcome_of(&slow, false, pauses(Duration::from_mins(10)));
+        assert!(matches!(outcome, Outcome::Deferred { after, .. } if after == Duration::from_mins(10)));
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use store::{outreach::settle::Outcome, programs};
 use tracing::Instrument as _;
 
-use super::{Job, Sender, Slot, poll, settle};
+use super::{
+    Job, Sender, Slot, poll,
+    settle::{self, Pauses},
+};
 use crate::transport::{SendOutcome, Session, SmtpEnvelope};
 
 /// How long sending stops after the server refused our credentials.
@@ -52,7 +55,7 @@ async fn attempt(sender: &Sender, job: &mut Job) {
         Delivery::Known(outcome, in_data) => {
             tracing::Span::current().record("outcome", outcome.name());
             sender.count(outcome.name(), 1);
-            let pause = react(sender, job, &outcome).await;
+            let gate = react(sender, job, &outcome).await;
             let untried = matches!(
                 outcome,
                 SendOutcome::NotStarted { .. } | SendOutcome::Credentials { .. } | SendOutcome::SenderPolicy { .. }
@@ -61,9 +64,13 @@ async fn attempt(sender: &Sender, job: &mut Job) {
                 poll::return_tokens(sender, &job.program).await;
             }
             let config = &sender.inner.parts.config;
-            let backoff = settle::backoff(job.claimed.attempts, config.retry_first, config.retry_longest);
+            let pauses = Pauses {
+                backoff: settle::backoff(job.claimed.attempts, config.retry_first, config.retry_longest),
+                longest: config.retry_longest,
+                gate,
+            };
             let reply = settle::reply_of(&outcome);
-            sender.settle(job, settle::outcome_of(&outcome, in_data, backoff, pause), reply).await;
+            sender.settle(job, settle::outcome_of(&outcome, in_data, pauses), reply).await;
         }
     }
 }
