@@ -7,6 +7,8 @@
 #   env                         prints the `export` lines of what `up` found or started; fails if there is nothing
 #   status                      says for each server where it is and whether it answers
 #   down                        stops the servers that `up` started, and no others; their data stays
+#   stop SERVER [fast|immediate]   stops one of them, in order or as a power cut would; `up` starts it again where it was
+#   rabbitmqctl ARGUMENT...     runs RabbitMQ's own tool on the private server
 #   clean                       down, and removes their data, and drops the database that `up` made on a server it found
 #
 # For each server the first that works:
@@ -133,6 +135,12 @@ down() {
   done
 }
 
+stop() {
+  local server=$1 mode=$2
+  [[ $(recall "$server" how) == private ]] || { log "$server: no private server to stop"; return 1; }
+  "${server}_stop" "$mode" && log "$server: stopped ($mode)"
+}
+
 clean() {
   local server
   down
@@ -148,6 +156,15 @@ clean() {
 main() {
   local command=${1:-}
   shift || true
+  case $command in
+    stop)
+      [[ -n $(variable_of "${1:-}") && ${2:-fast} =~ ^(fast|immediate)$ ]] || { usage >&2; exit 2; }
+      lock
+      stop "$1" "${2:-fast}"
+      return
+      ;;
+    rabbitmqctl) rabbitmq_ctl "$@"; return ;;
+  esac
   local servers=("$@")
   ((${#servers[@]})) || servers=(postgres rabbitmq)
   local server

@@ -5,8 +5,9 @@
 #   deploy/test.sh STEP...       some of them: format migrations lint docs queries licences build tests
 #
 # It stops at the first step that fails. TEST_FLAGS goes to `cargo test`, such as TEST_FLAGS='-p store -- outbox'.
-# The end-to-end tests find the binaries in TEST_BIN_DIR, and a python with a real SMTP server (deploy/smtp_sink.py)
-# in TEST_AIOSMTPD_PYTHON, which is unset where there is none and none can be installed.
+# The end-to-end tests find the binaries in TEST_BIN_DIR, a python with a real SMTP server (deploy/smtp_sink.py) in
+# TEST_AIOSMTPD_PYTHON, and a PgBouncer in TEST_PGBOUNCER; these two are unset where there is none and none can be
+# installed. A test that can't do without counts as skipped, not as passed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=deploy/cargo-env.sh
@@ -51,17 +52,23 @@ build() { # every test, and with them the binaries that the end-to-end tests run
 }
 
 tests() { # unit, integration and end-to-end tests
-  local target
-  target=$(cargo metadata --no-deps --format-version 1 | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
-  export TEST_BIN_DIR=$target/debug
+  TEST_BIN_DIR=$(debug_binaries)
+  export TEST_BIN_DIR
   if TEST_AIOSMTPD_PYTHON=$(deploy/smtp-sink.sh --python); then
     export TEST_AIOSMTPD_PYTHON
   else
     unset TEST_AIOSMTPD_PYTHON
   fi
-  # test-support writes one line per test and server into it
-  export TEST_SERVER_LOG=$records/server-tests
-  : >"$TEST_SERVER_LOG"
+  if TEST_PGBOUNCER=$(deploy/pgbouncer.sh); then
+    export TEST_PGBOUNCER
+  else
+    unset TEST_PGBOUNCER
+  fi
+  # the scenarios of tests/tests/faults write one line each into it
+  export TEST_FAULT_TABLE=$records/faults
+  # test-support writes one line per test and server into the one, and one per test that was skipped into the other
+  export TEST_SERVER_LOG=$records/server-tests TEST_SKIP_LOG=$records/skipped-tests
+  : >"$TEST_SERVER_LOG" >"$TEST_SKIP_LOG"
   # shellcheck disable=SC2086 # several flags in one variable
   cargo test --locked --no-fail-fast ${TEST_FLAGS:---workspace} 2>&1 | tee "$records/tests"
 }
@@ -69,10 +76,18 @@ tests() { # unit, integration and end-to-end tests
 # The last lines of all: what cargo's own lines add up to.
 report_tests() {
   [[ -s $records/tests ]] || return 0
+  if [[ -s $records/faults ]]; then
+    echo
+    deploy/fault-table.sh <"$records/faults"
+  fi
   echo
   deploy/local-stack.sh status
-  awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
-    END { printf "tests: %d ran: %d passed, %d failed; %d ignored\n", passed + failed, passed, failed, ignored }' "$records/tests"
+  awk -v skipped="$(wc -l <"$records/skipped-tests")" '/^test result: / { passed += $4; failed += $6; ignored += $8 }
+    END {
+      passed -= skipped
+      printf "tests: %d ran: %d passed, %d failed; %d skipped, %d ignored\n", passed + failed, passed, failed, skipped, ignored
+    }' "$records/tests"
+  awk -F '\t' '{ printf "skipped: %s: %s\n", $2, $3 }' "$records/skipped-tests"
   awk -F '\t' '{ of[$3]++; if (!seen[$1, $2]++) all++ }
     END { printf "tests against real servers: %d (%d PostgreSQL, %d RabbitMQ, %d SMTP)\n", all, of["postgres"], of["rabbitmq"], of["smtp"] }' \
     <(sort -u "$records/server-tests")

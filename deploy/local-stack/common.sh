@@ -58,6 +58,14 @@ free_port() {
   return 1
 }
 
+# The port of a private server's last start, if nobody has taken it since: whoever knew it finds the server again.
+earlier_port() {
+  local port
+  [[ $(recall "$1" how) == private ]] || return 1
+  read -r _ port <<<"$(host_port "$(recall "$1" url)" "")"
+  [[ -n $port ]] && ! port_open 127.0.0.1 "$port" && echo "$port"
+}
+
 password() {
   od -An -N16 -tx1 /dev/urandom | tr -d ' \n'
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Installs Debian's or Ubuntu's packages for the local stack, where that is allowed. Sourced by local-stack.sh.
+# Installs Debian's or Ubuntu's packages, where that is allowed. Sourced by local-stack.sh and pgbouncer.sh.
 
 packages_install() {
   local server=$1 package=() sudo=()
@@ -13,6 +13,7 @@ packages_install() {
   case $server in
     postgres) package=(postgresql) ;;
     rabbitmq) package=(rabbitmq-server) ;;
+    pgbouncer) package=(pgbouncer) ;;
   esac
   log "$server: installing ${package[*]}"
   packages_without_services "${sudo[@]}"

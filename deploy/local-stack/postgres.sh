@@ -101,7 +101,7 @@ postgres_start() {
   pass=$(recall postgres password)
   postgres_stop
   for _ in 1 2 3; do
-    port=$(free_port) || return 1
+    port=$(earlier_port postgres) || port=$(free_port) || return 1
     postgres_settings "$port" | (as "$name" "$folder" tee "$folder/pg/leadmill.conf") >/dev/null
     if (as "$name" "$folder" "$binaries/pg_ctl" --pgdata "$folder/pg" --log "$folder/log" --wait --timeout 60 --silent start) >&2 </dev/null; then
       printf '%s\n' "$binaries" >"$stack/postgres/binaries"
@@ -148,10 +148,10 @@ SETTINGS
 }
 
 postgres_stop() {
-  local folder binaries name
+  local mode=${1:-fast} folder binaries name
   folder=$(recall postgres data-folder) binaries=$(recall postgres binaries) name=$(recall postgres account)
   [[ -n $folder && -n $binaries && -f $folder/pg/postmaster.pid ]] || return 0
-  (as "$name" "$folder" "$binaries/pg_ctl" --pgdata "$folder/pg" --mode fast --wait --silent stop) >&2
+  (as "$name" "$folder" "$binaries/pg_ctl" --pgdata "$folder/pg" --mode "$mode" --wait --silent stop) >&2
 }
 
 percent_encode() {

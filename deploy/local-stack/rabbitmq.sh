@@ -95,7 +95,10 @@ rabbitmq_start() {
     pass=$(password)
     (umask 077 && printf '%s\n' "$pass" >"$stack/rabbitmq/password")
   fi
-  port=$(free_port) && distribution_port=$(free_port) && epmd_port=$(free_port) || return 1
+  port=$(earlier_port rabbitmq) || port=$(free_port) || return 1
+  distribution_port=$(free_port) && epmd_port=$(free_port) || return 1
+  printf '%s\n' "$epmd_port" >"$stack/rabbitmq/epmd-port"
+  printf '%s\n' "$name" >"$stack/rabbitmq/account"
   url="amqp://leadmill:$pass@127.0.0.1:$port/%2f"
   rabbitmq_settings "$port" "$pass" | (as "$name" "$folder" tee "$folder/rabbitmq.conf") >/dev/null
   (as "$name" "$folder" tee "$folder/enabled_plugins") <<<'[].' >/dev/null
@@ -144,12 +147,28 @@ log.file.level = info
 SETTINGS
 }
 
+# RabbitMQ's own tool, talking to the private server.
+rabbitmq_ctl() {
+  local folder name
+  folder=$(recall rabbitmq data-folder) name=$(recall rabbitmq account)
+  [[ $(recall rabbitmq how) == private ]] || { log "rabbitmq: no private server to talk to"; return 1; }
+  (
+    export ERL_EPMD_PORT ERL_EPMD_ADDRESS=127.0.0.1
+    ERL_EPMD_PORT=$(recall rabbitmq epmd-port)
+    export RABBITMQ_CONF_ENV_FILE=$folder/rabbitmq-env.conf
+    as "$name" "$folder" "$(rabbitmq_installed)/rabbitmqctl" --node leadmill@localhost "$@" </dev/null
+  )
+}
+
 # The node ends in order on SIGTERM; the name service has nothing to lose.
 rabbitmq_stop() {
-  local pid epmd
+  local mode=${1:-fast} pid epmd
   pid=$(recall rabbitmq pid) epmd=$(recall rabbitmq epmd-pid)
   [[ -n $pid ]] || pid=$(recall rabbitmq script-pid)
-  if rabbitmq_is "$pid" rabbit; then
+  if [[ $mode == immediate ]] && rabbitmq_is "$pid" rabbit; then
+    kill -9 "$pid"
+    wait_gone "$pid" 30
+  elif rabbitmq_is "$pid" rabbit; then
     kill "$pid"
     wait_gone "$pid" 30 || { log "rabbitmq: didn't stop in 30 s, killed"; kill -9 "$pid"; }
   fi

@@ -7,7 +7,9 @@
 //! | [`cli`] | the operator's command line |
 //! | [`creators`] | what goes in: made-up creators whose every field is known |
 //! | [`mail`] | what comes out: a real SMTP server, and what a lawful mail has |
+//! | [`pooler`] | a pooler between the services and PostgreSQL |
 //! | [`audit`] | what must hold at the end of every scenario |
+//! | [`faults`] | breaking things, and the verdict over what came of it |
 //! | [`dump`] | everything that the database holds, as text, and a search through it |
 //! | [`otlp`] | a stand-in for a collector of traces |
 //! | [`truth`] | what the database says, opened with the keys |
@@ -23,8 +25,10 @@ pub mod audit;
 pub mod cli;
 pub mod creators;
 pub mod dump;
+pub mod faults;
 pub mod mail;
 pub mod otlp;
+pub mod pooler;
 pub mod process;
 pub mod stack;
 pub mod truth;

@@ -9,7 +9,10 @@ use std::{
 use mail_parser::{Message, MessageParser, PartType};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{smtp::FakeSmtp, witness};
+use test_support::{
+    smtp::{FakeSmtp, Received},
+    witness,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -28,6 +31,38 @@ pub struct Mail {
     pub data: Vec<u8>,
     /// The client's connection.
     pub connection: u64,
+}
+
+impl From<Received> for Mail {
+    fn from(message: Received) -> Self {
+        Self {
+            mail_from: message.mail_from,
+            rcpt_to: message.rcpt_to,
+            data: message.data,
+            connection: message.connection as u64,
+        }
+    }
+}
+
+/// The mailer's settings for a server on this port of the loopback, without encryption.
+pub fn settings(port: u16) -> Vec<(&'static str, String)> {
+    vec![
+        ("LEADMILL_MAILER_TRANSPORT", "smtp".to_owned()),
+        ("LEADMILL_MAILER_SMTP_HOST", "127.0.0.1".to_owned()),
+        ("LEADMILL_MAILER_SMTP_PORT", port.to_string()),
+        ("LEADMILL_MAILER_SMTP_TLS", "none".to_owned()),
+    ]
+}
+
+/// The `Message-ID` of a message, with angle brackets.
+///
+/// # Panics
+/// When it has none.
+pub fn message_id(data: &[u8]) -> String {
+    let text = String::from_utf8_lossy(data);
+    let headers = text.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n ", " ");
+    let line = headers.lines().find_map(|line| line.strip_prefix("Message-ID:"));
+    line.unwrap_or_else(|| panic!("no Message-ID:\n{headers}")).trim().to_owned()
 }
 
 /// A server that keeps every mail: aiosmtpd where there is one (`deploy/smtp-sink.sh`), else the stand-in of
@@ -58,32 +93,17 @@ impl SmtpServer {
 
     /// The mailer's settings for it.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let port = match self {
+        settings(match self {
             Self::Real(server) => server.port,
             Self::StandIn(server) => server.address().port(),
-        };
-        vec![
-            ("LEADMILL_MAILER_TRANSPORT", "smtp".to_owned()),
-            ("LEADMILL_MAILER_SMTP_HOST", "127.0.0.1".to_owned()),
-            ("LEADMILL_MAILER_SMTP_PORT", port.to_string()),
-            ("LEADMILL_MAILER_SMTP_TLS", "none".to_owned()),
-        ]
+        })
     }
 
     /// Every mail so far.
     pub fn mails(&self) -> Vec<Mail> {
         match self {
             Self::Real(server) => server.mails(),
-            Self::StandIn(server) => server
-                .messages()
-                .into_iter()
-                .map(|message| Mail {
-                    mail_from: message.mail_from,
-                    rcpt_to: message.rcpt_to,
-                    data: message.data,
-                    connection: message.connection as u64,
-                })
-                .collect(),
+            Self::StandIn(server) => server.messages().into_iter().map(Mail::from).collect(),
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn command(binary: &str, env: Vec<(String, String)>) -> Command {
 }
 
 /// A process to start.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Starting {
     binary: String,
     folder: PathBuf,
@@ -176,14 +176,42 @@ impl Process {
         }
     }
 
+    /// Its process id, while it runs.
+    fn id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub async fn signal(&self, signal: &str) {
+        let id = self.id().unwrap_or_else(|| panic!("{} has ended already", self.name));
+        let signal = format!("-{signal}");
+        let sent = Command::new("kill").args([&signal, &id.to_string()]).status().await.expect("kill is installed");
+        assert!(sent.success(), "{} took no signal", self.name);
+    }
+
+    /// The most memory that it has had resident so far, in bytes; 0 where the kernel doesn't tell.
+    pub fn peak_memory(&self) -> u64 {
+        let status = self.id().and_then(|id| fs::read_to_string(format!("/proc/{id}/status")).ok()).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10
+    }
+
     /// Asks it to end (SIGTERM), and waits; gives its exit status and how long it took.
     pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
-        let id = self.child.as_ref().and_then(Child::id).unwrap_or_else(|| panic!("{} has ended already", self.name));
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.expect("kill is installed");
-        assert!(sent.success(), "{} took no signal", self.name);
+        self.signal("TERM").await;
         let status = self.ended(PATIENCE).await;
         (status, asked.elapsed())
+    }
+
+    /// Stops it where it is (SIGSTOP): its connections stay, and nobody reads from them.
+    pub async fn freeze(&self) {
+        self.signal("STOP").await;
+    }
+
+    /// Lets it go on.
+    pub async fn thaw(&self) {
+        self.signal("CONT").await;
     }
 
     /// Waits for its end.

@@ -63,11 +63,21 @@ impl Stack {
 
     /// The same with a program of one's own.
     pub async fn start_with(settings: ProgramSettings) -> Self {
-        let mut stack = Self::on(TestDatabase::create().await).await;
+        Self::on(TestDatabase::create().await, AmqpNamespace::new().await).with_program(&settings).await
+    }
+
+    /// The same on other servers than the usual ones, given by their URLs.
+    pub async fn start_on(database_url: &str, amqp_url: &str, settings: ProgramSettings) -> Self {
+        let database = TestDatabase::create_on(database_url).await;
+        Self::on(database, AmqpNamespace::on(amqp_url).await).with_program(&settings).await
+    }
+
+    async fn with_program(self, settings: &ProgramSettings) -> Self {
+        let mut stack = self;
         let db = stack.db();
         let vault = stack.vault();
         let slug: Slug = PROGRAM.parse().expect("a short name");
-        let program = programs::create(&db, &vault, &slug, &settings, SystemClock.now()).await;
+        let program = programs::create(&db, &vault, &slug, settings, SystemClock.now()).await;
         stack.program = program.expect("the program is created").program.id;
         db.close().await;
         stack
@@ -75,14 +85,14 @@ impl Stack {
 
     /// Without schema and program.
     pub async fn start_empty() -> Self {
-        Self::on(TestDatabase::create_empty().await).await
+        Self::on(TestDatabase::create_empty().await, AmqpNamespace::new().await)
     }
 
-    async fn on(database: TestDatabase) -> Self {
+    fn on(database: TestDatabase, amqp: AmqpNamespace) -> Self {
         service::tls::install_provider();
         Self {
             database,
-            amqp: AmqpNamespace::new().await,
+            amqp,
             master_key: MasterKey::generate().to_text().to_string(),
             folder: tempfile::tempdir().expect("a folder"),
             program: ProgramId::generate(),
@@ -166,13 +176,25 @@ impl Stack {
 
     /// Runs the command line to its end.
     pub async fn leadmill(&self, args: &[&str]) -> Finished {
-        cli::run(args, self.env(), self.folder.path()).await
+        self.leadmill_with(args, &[]).await
+    }
+
+    /// The same with additions to its environment.
+    pub async fn leadmill_with(&self, args: &[&str], env: &[(&str, &str)]) -> Finished {
+        let mut all = self.env();
+        all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        cli::run(args, all, self.folder.path()).await
     }
 
     /// A key for the program's HTTP ingest.
     pub async fn api_key(&self) -> String {
-        let mut connection = self.connect().await;
-        api_keys::create(&mut connection, self.program, "test", SystemClock.now()).await.expect("a key is made")
+        let (db, program) = (self.db(), self.program);
+        let making = db.transact("test.key", |tx, _| {
+            Box::pin(async move { api_keys::create(tx, program, "test", SystemClock.now()).await })
+        });
+        let key = making.await.expect("a key is made");
+        db.close().await;
+        key
     }
 
     /// What is under way.
@@ -241,10 +263,16 @@ pub fn settings() -> ProgramSettings {
     }
 }
 
-/// A port of the loopback that was free a moment ago, for what must be known before it is bound.
+/// A port of the loopback that is free, for what must be known before it is bound. It lies below those that the kernel hands
+/// out by itself (32768 and up, as a rule), or a connection of somebody else could have it a moment later.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound socket has an address")
+    for _ in 0..1_000 {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..20_000)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port between 10000 and 20000");
 }
 
 /// Where the binaries are.

@@ -17,13 +17,17 @@ const PAUSE: Duration = Duration::from_millis(25);
 ///
 /// # Panics
 /// After `limit`.
-pub async fn eventually<T, E: Display>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
+pub async fn eventually<T, E: Display>(what: &str, limit: Duration, look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    within(limit, look).await.unwrap_or_else(|reason| panic!("not within {limit:?}: {what}: {reason}"))
+}
+
+/// The same for what may not come: gives what `look` said last.
+pub async fn within<T, E>(limit: Duration, mut look: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
     let deadline = Instant::now() + limit;
     loop {
         match look().await {
-            Ok(found) => return found,
-            Err(reason) if Instant::now() >= deadline => panic!("not within {limit:?}: {what}: {reason}"),
-            Err(_) => sleep(PAUSE).await,
+            Err(_) if Instant::now() < deadline => sleep(PAUSE).await,
+            result => return result,
         }
     }
 }

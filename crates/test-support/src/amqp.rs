@@ -29,7 +29,8 @@ pub fn server_url() -> String {
 pub struct AmqpNamespace {
     prefix: String,
     url: String,
-    connection: Connection,
+    /// Made anew when it is found broken: some tests restart the server.
+    connection: tokio::sync::Mutex<Connection>,
     /// Queues beyond those of the topology.
     declared: Mutex<BTreeSet<String>>,
     is_clean: bool,
@@ -38,16 +39,16 @@ pub struct AmqpNamespace {
 impl AmqpNamespace {
     /// A fresh namespace on [`server_url`]; panics, saying so, if no server answers there.
     pub async fn new() -> Self {
+        Self::on(&server_url()).await
+    }
+
+    /// A fresh namespace on another server, given by its URL.
+    pub async fn on(url: &str) -> Self {
         crate::witness::talked_to("rabbitmq");
-        let url = server_url();
-        let connecting = Connection::connect(&url, ConnectionProperties::default().with_connection_name("test".into()));
-        let connection = within(connecting).await.unwrap_or_else(|error| {
-            panic!("this test needs a RabbitMQ; set AMQP_URL if it isn't on 127.0.0.1:5672: {error}")
-        });
         Self {
             prefix: format!("test-{}.", Uuid::now_v7().simple()),
-            url,
-            connection,
+            url: url.to_owned(),
+            connection: tokio::sync::Mutex::new(connect(url).await),
             declared: Mutex::default(),
             is_clean: false,
         }
@@ -77,7 +78,11 @@ impl AmqpNamespace {
 
     /// A raw channel.
     pub async fn channel(&self) -> Channel {
-        within(self.connection.create_channel()).await.expect("a channel")
+        let mut connection = self.connection.lock().await;
+        if !connection.status().connected() {
+            *connection = connect(&self.url).await;
+        }
+        within(connection.create_channel()).await.expect("a channel")
     }
 
     /// Declares a durable queue and binds it to the namespace's exchange under `routing_keys`.
@@ -194,7 +199,7 @@ impl AmqpNamespace {
         self.delete_all_queues().await;
         self.delete_exchange().await;
         self.is_clean = true;
-        let _ = within(self.connection.close(200, "OK".into())).await;
+        let _ = within(self.connection.get_mut().close(200, "OK".into())).await;
     }
 
     fn queue_names(&self) -> BTreeSet<String> {
@@ -230,6 +235,13 @@ impl Drop for AmqpNamespace {
         // Best effort: the test has its result already.
         let _ = cleaning.join();
     }
+}
+
+async fn connect(url: &str) -> Connection {
+    let connecting = Connection::connect(url, ConnectionProperties::default().with_connection_name("test".into()));
+    within(connecting).await.unwrap_or_else(|error| {
+        panic!("this test needs a RabbitMQ; set AMQP_URL if it isn't on 127.0.0.1:5672: {error}")
+    })
 }
 
 async fn within<T>(what: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {

@@ -41,8 +41,12 @@ struct Control {
     cut: bool,
     frozen: bool,
     delay: Duration,
+    /// One piece of data in so many takes its connection with it; 0 for none.
+    reset_one_in: u32,
     /// Connections of an earlier generation are cut.
     generation: u64,
+    /// Nothing gets through connections of an earlier era, for ever.
+    era: u64,
 }
 
 /// How many connections there are and were.
@@ -108,9 +112,27 @@ impl TcpProxy {
         self.control.send_modify(|control| control.frozen = false);
     }
 
+    /// Leaves all connections half-open, as when the other side lost its power: not a byte gets through any more, and
+    /// nobody is told. New ones are forwarded.
+    pub fn strand(&self) {
+        self.control.send_modify(|control| control.era += 1);
+    }
+
     /// Holds up each piece of data by `delay`, in both directions.
     pub fn set_delay(&self, delay: Duration) {
         self.control.send_modify(|control| control.delay = delay);
+    }
+
+    /// Breaks a connection at one piece of data in `pieces`, by chance; 0 for never.
+    pub fn reset_one_in(&self, pieces: u32) {
+        self.control.send_modify(|control| control.reset_one_in = pieces);
+    }
+
+    /// Ends every misbehaviour.
+    pub fn calm(&self) {
+        self.control.send_modify(|control| {
+            *control = Control { generation: control.generation, era: control.era, ..Control::default() };
+        });
     }
 
     /// How many connections there are and were.
@@ -148,7 +170,7 @@ async fn accept(
             continue;
         }
         let mut control = control.subscribe();
-        let generation = control.borrow_and_update().generation;
+        let birth = *control.borrow_and_update();
         let (counts, upstream) = (Arc::clone(&counts), upstream.clone());
         tokio::spawn(async move {
             counts.send_modify(|counts| {
@@ -157,7 +179,7 @@ async fn accept(
             });
             // An unreachable server looks like one that hangs up.
             if let Ok(server) = TcpStream::connect(&upstream).await {
-                forward(client, server, control, generation).await;
+                forward(client, server, control, birth).await;
             }
             counts.send_modify(|counts| counts.open -= 1);
         });
@@ -165,7 +187,7 @@ async fn accept(
 }
 
 /// Forwards in both directions until both are through, or the connection is cut.
-async fn forward(client: TcpStream, server: TcpStream, control: watch::Receiver<Control>, generation: u64) {
+async fn forward(client: TcpStream, server: TcpStream, control: watch::Receiver<Control>, birth: Control) {
     // Whatever is delayed here is delayed on purpose.
     for stream in [&client, &server] {
         if stream.set_nodelay(true).is_err() {
@@ -175,8 +197,11 @@ async fn forward(client: TcpStream, server: TcpStream, control: watch::Receiver<
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let mut cut = control.clone();
     tokio::select! {
-        _ = cut.wait_for(|control| control.generation != generation) => {}
-        _ = async { tokio::join!(pump(from_client, to_server, control.clone()), pump(from_server, to_client, control)) } => {}
+        _ = cut.wait_for(|control| control.generation != birth.generation) => {}
+        _ = async { tokio::try_join!(
+            pump(from_client, to_server, control.clone(), birth.era),
+            pump(from_server, to_client, control, birth.era),
+        ) } => {}
     }
 }
 
@@ -185,15 +210,19 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut control: watch::Receiver<Control>,
+    era: u64,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        let delay = match control.wait_for(|control| !control.frozen).await {
-            Ok(control) => control.delay,
+        let (delay, reset_one_in) = match control.wait_for(|control| !control.frozen && control.era == era).await {
+            Ok(control) => (control.delay, control.reset_one_in),
             // The proxy is gone, and with it the reason to go on.
             Err(_) => return Ok(()),
         };
+        if reset_one_in > 0 && rand::random_ratio(1, reset_one_in) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -273,6 +302,29 @@ mod tests {
         proxy.thaw();
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"frozen");
+    }
+
+    #[tokio::test]
+    async fn a_stranded_connection_stays_silent_while_new_ones_work() {
+        let proxy = TcpProxy::start(echo().await.to_string()).await.unwrap();
+        let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+        say(&mut old, b"hello").await.unwrap();
+        proxy.strand();
+        assert!(timeout(Duration::from_millis(100), say(&mut old, b"hello")).await.is_err());
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(say(&mut new, b"again").await.unwrap(), b"again");
+    }
+
+    #[tokio::test]
+    async fn a_reset_ends_its_own_connection_and_no_other() {
+        let proxy = TcpProxy::start(echo().await.to_string()).await.unwrap();
+        let mut one = TcpStream::connect(proxy.address()).await.unwrap();
+        let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+        say(&mut other, b"hello").await.unwrap();
+        proxy.reset_one_in(1);
+        assert!(say(&mut one, b"hello").await.is_err());
+        proxy.calm();
+        assert_eq!(say(&mut other, b"again").await.unwrap(), b"again");
     }
 
     #[tokio::test]

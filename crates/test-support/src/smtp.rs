@@ -84,10 +84,14 @@ pub enum Action {
     Proceed,
     /// Sends these bytes (a `CRLF` is added) and goes on; the step has no effect (a message isn't recorded).
     Reply(String),
+    /// Waits, then does as [`Action::Reply`].
+    DelayedReply(Duration, String),
     /// Sends these bytes (a `CRLF` is added), then closes.
     ReplyAndClose(String),
     /// Sends these bytes as they are, again and again, until the client hangs up.
     Flood(Vec<u8>),
+    /// Sends these bytes (a `CRLF` is added), one a second, and goes on; the step has no effect.
+    Drip(String),
     /// Says nothing more and keeps the connection open until the client hangs up.
     Hang,
     /// Closes at once; at [`Step::Dot`] the message is not recorded.

@@ -153,9 +153,22 @@ impl Session {
                 self.say(&line).await?;
                 Ok(Some(Flow::Continue))
             }
+            Action::DelayedReply(time, line) => {
+                tokio::time::sleep(time).await;
+                self.say(&line).await?;
+                Ok(Some(Flow::Continue))
+            }
             Action::ReplyAndClose(line) => {
                 self.say(&line).await?;
                 Ok(Some(Flow::Close))
+            }
+            Action::Drip(line) => {
+                for byte in format!("{line}\r\n").bytes() {
+                    self.stream.get_mut().write_all(&[byte]).await?;
+                    self.stream.get_mut().flush().await?;
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+                Ok(Some(Flow::Continue))
             }
             Action::Flood(bytes) => loop {
                 self.stream.get_mut().write_all(&bytes).await?;

@@ -1,0 +1,66 @@
+//! The way of one process to its servers, through proxies that can be told to misbehave.
+
+use test_support::proxy::TcpProxy;
+
+use crate::stack::Stack;
+
+/// A process's own way to PostgreSQL and RabbitMQ.
+#[derive(Debug)]
+pub struct Network {
+    /// To PostgreSQL.
+    pub postgres: TcpProxy,
+    /// To RabbitMQ.
+    pub rabbitmq: TcpProxy,
+    database_url: String,
+    amqp_url: String,
+}
+
+impl Network {
+    /// A healthy way to the servers of `stack`.
+    pub async fn to(stack: &Stack) -> Self {
+        let (postgres, database_url) = proxied(stack.database().url(), "5432").await;
+        let (rabbitmq, amqp_url) = proxied(stack.amqp().url(), "5672").await;
+        Self { postgres, rabbitmq, database_url, amqp_url }
+    }
+
+    /// What sends a process this way.
+    pub fn env(&self) -> [(&str, &str); 2] {
+        [("DATABASE_URL", &self.database_url), ("AMQP_URL", &self.amqp_url)]
+    }
+
+    /// The proxy to one of both.
+    pub fn way_to(&self, server: Server) -> &TcpProxy {
+        match server {
+            Server::Postgres => &self.postgres,
+            Server::RabbitMq => &self.rabbitmq,
+        }
+    }
+
+    /// Ends every misbehaviour.
+    pub fn calm(&self) {
+        self.postgres.calm();
+        self.rabbitmq.calm();
+    }
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// PostgreSQL.
+    Postgres,
+    /// RabbitMQ.
+    RabbitMq,
+}
+
+/// A proxy in front of the server in `url`, and the URL that leads through it.
+async fn proxied(url: &str, default_port: &str) -> (TcpProxy, String) {
+    let scheme = url.find("://").map_or(0, |at| at + 3);
+    let rest = &url[scheme..];
+    let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    assert!(!url.contains("host="), "faults need a server on a TCP port, not on a socket: {url}");
+    let upstream = if host.contains(':') { host.to_owned() } else { format!("{host}:{default_port}") };
+    let proxy = TcpProxy::start(upstream).await.expect("a loopback port is free");
+    let through = url.replacen(&format!("{host}/"), &format!("{}/", proxy.address()), 1);
+    (proxy, through)
+}

@@ -1,0 +1,223 @@
+//! A whole installation to be broken: services on networks of their own, a mail server that keeps a record, leads that go
+//! in meanwhile.
+
+use std::{env, net::SocketAddr, time::Duration};
+
+use domain::program::ProgramSettings;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use test_support::smtp::{Encryption, FakeSmtp};
+
+use crate::{
+    creators,
+    faults::{
+        clock,
+        feed::{Fed, Feed},
+        history,
+        servers::Servers,
+        service::Service,
+        verdict::{Done, Tally, verdict},
+    },
+    mail::{self, Mail},
+    stack::{Stack, free_address, settings},
+    truth,
+    wait::eventually,
+};
+
+/// How long everything may take to come through once nothing is broken any more: leases, backoffs and the reconciler's
+/// rests have to pass.
+/// `LEADMILL_FAULT_PATIENCE`, in seconds, is for who expects it not to.
+fn recovery() -> Duration {
+    let seconds = env::var("LEADMILL_FAULT_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(240))
+}
+
+/// Settings under which a system recovers within seconds, not minutes. What they shorten is patience, not a guarantee.
+const IMPATIENT: &[(&str, &str)] = &[
+    ("LEADMILL_MAILER_SMTP_CONNECT_TIMEOUT", "1s"),
+    ("LEADMILL_MAILER_SMTP_COMMAND_TIMEOUT", "2s"),
+    ("LEADMILL_MAILER_SMTP_BODY_TIMEOUT", "5s"),
+    ("LEADMILL_MAILER_LEASE_SLACK", "3s"),
+    ("LEADMILL_MAILER_RETRY_FIRST", "1s"),
+    ("LEADMILL_MAILER_RETRY_LONGEST", "3s"),
+    ("LEADMILL_DATABASE_ACQUIRE_TIMEOUT", "5s"),
+    ("LEADMILL_DATABASE_TRANSACTION_TIMEOUT", "5s"),
+    ("LEADMILL_AMQP_CONNECT_TIMEOUT", "2s"),
+    ("LEADMILL_AMQP_CONFIRM_TIMEOUT", "3s"),
+];
+
+/// A reconciler that brings everything through within seconds, whatever the rest of the system forgets.
+const EAGER_RECONCILER: &[(&str, &str)] = &[
+    ("LEADMILL_RECONCILER_OBSERVE_EVERY", "500ms"),
+    ("LEADMILL_RECONCILER_REST", "1s"),
+    ("LEADMILL_RECONCILER_GRACE", "4s"),
+    ("LEADMILL_RECONCILER_AGAIN_AFTER", "5s"),
+];
+/// One that does nothing while a scenario lasts, so that it can't hide what others have lost.
+const IDLE_RECONCILER: &[(&str, &str)] = &[("LEADMILL_RECONCILER_GRACE", "24h")];
+
+/// Settings that have enrichers ask the model at `base_url`.
+pub fn asking_model(base_url: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("LEADMILL_ENRICHER_PROVIDER", "openai"),
+        ("LEADMILL_ENRICHER_MODEL_NAME", "stand-in"),
+        ("LEADMILL_ENRICHER_MODEL_BASE_URL", base_url),
+    ]
+}
+
+/// The installation.
+pub struct World {
+    /// What it stands on.
+    pub stack: Stack,
+    /// The mail server.
+    pub mailbox: FakeSmtp,
+    /// The services: collectors, enrichers, mailers.
+    pub services: Vec<Service>,
+    feed: Feed,
+    seed: u64,
+    /// Its own servers; last, so that they end last.
+    servers: Option<Servers>,
+}
+
+/// How big it is, and what is special about it.
+#[derive(Debug, Clone, Default)]
+pub struct Plan<'a> {
+    /// Which leads there are, and all chance.
+    pub seed: u64,
+    /// Replicas of each service; 0 counts as 1.
+    pub replicas: usize,
+    /// Further settings of all services.
+    pub env: &'a [(&'a str, &'a str)],
+    /// Whether leads that lost their message are told of again. Only where queues are deleted: everywhere else nothing may
+    /// need it.
+    pub reconciling: bool,
+    /// What the mail server offers. The mailers speak without encryption unless `env` says otherwise.
+    pub encryption: Encryption,
+    /// How far the clock of the last replica of each service is ahead.
+    pub clock_ahead: Duration,
+}
+
+impl World {
+    /// Starts one on the machine's servers, and waits until it is ready.
+    pub async fn start(plan: Plan<'_>) -> Self {
+        Self::on(Stack::start_with(everybody_qualifies()).await, None, plan).await
+    }
+
+    /// Starts one on servers of its own.
+    pub async fn start_on(servers: Servers, plan: Plan<'_>) -> Self {
+        let stack = Stack::start_on(&servers.database_url, &servers.amqp_url, everybody_qualifies()).await;
+        Self::on(stack, Some(servers), plan).await
+    }
+
+    async fn on(stack: Stack, servers: Option<Servers>, plan: Plan<'_>) -> Self {
+        history::record(&stack).await;
+        let mailbox = FakeSmtp::builder().encryption(plan.encryption).start().await;
+        let mail_settings = mail::settings(mailbox.address().port());
+        let mut env: Vec<(&str, &str)> = IMPATIENT.to_vec();
+        env.extend(mail_settings.iter().map(|(name, value)| (*name, value.as_str())));
+        env.extend(if plan.reconciling { EAGER_RECONCILER } else { IDLE_RECONCILER });
+        env.extend(plan.env);
+        let replicas = plan.replicas.max(1);
+        let ingests: Vec<SocketAddr> = (0..replicas).map(|_| free_address()).collect();
+        let ahead = if plan.clock_ahead.is_zero() { None } else { Some(clock::ahead(&stack, plan.clock_ahead).await) };
+        let mut services = Vec::new();
+        for binary in ["collector", "enricher", "mailer"] {
+            for (replica, ingest) in ingests.iter().enumerate() {
+                let listen = ingest.to_string();
+                let mut env = env.clone();
+                env.push(("LEADMILL_COLLECTOR_LISTEN", &listen));
+                if let Some(library) = ahead.as_deref().filter(|_| replica + 1 == replicas) {
+                    env.push(("LD_PRELOAD", library));
+                }
+                services.push(Service::start(&stack, binary, &env).await);
+            }
+        }
+        for service in &services {
+            service.ready().await;
+        }
+        let feed = Feed { ingests, key: stack.api_key().await, page: 50, pause: Duration::from_millis(20) };
+        Self { stack, mailbox, services, feed, seed: plan.seed, servers }
+    }
+
+    /// Chance, by the world's seed.
+    pub fn rng(&self) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.seed)
+    }
+
+    /// The same for one of several that take chances at the same time.
+    pub fn rng_for(&self, lane: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.seed << 8 | lane)
+    }
+
+    /// Its own servers.
+    pub fn servers(&self) -> &Servers {
+        self.servers.as_ref().expect("a world on servers of its own")
+    }
+
+    /// The replicas of one service.
+    pub fn replicas(&self, binary: &str) -> impl Iterator<Item = &Service> {
+        self.services.iter().filter(move |service| service.binary() == binary)
+    }
+
+    /// Lets `count` leads in, in pages with pauses between them that last about `over` in all, however often it takes. Every
+    /// tenth has the address of the one before it, as people have who are on two networks.
+    pub async fn feed(&self, count: u64, over: Duration) -> Fed {
+        let pages = count.div_ceil(self.feed.page as u64).max(1);
+        let feed = Feed { pause: over / u32::try_from(pages).unwrap_or(u32::MAX), ..self.feed.clone() };
+        let mut profiles = creators::creators(self.seed, count);
+        for index in (9..profiles.len()).step_by(10) {
+            let (before, rest) = profiles.split_at_mut(index);
+            rest[0].email.clone_from(&before[index - 1].email);
+        }
+        feed.post(&profiles).await
+    }
+
+    /// Ends every fault: everything is up, every network and the mail server are well.
+    pub async fn calm(&self) {
+        self.mailbox.set_script(|_| test_support::smtp::Action::Proceed);
+        for service in &self.services {
+            service.network().calm();
+            service.signal("CONT").await;
+            service.revive().await;
+        }
+        for service in &self.services {
+            service.ready().await;
+        }
+    }
+
+    /// Waits until everything has come through, what was put off included.
+    pub async fn settle(&self) {
+        self.stack.settle(recovery()).await;
+        let deferred =
+            "SELECT count(*) FROM outreach WHERE state IN ('queued', 'connecting', 'transmitting', 'deferred')";
+        eventually("what was put off is sent", recovery(), async || match truth::count(&self.stack, deferred).await {
+            0 => Ok(()),
+            rest => Err(format!("{rest} mails are still due")),
+        })
+        .await;
+        self.stack.settle(recovery()).await;
+    }
+
+    /// What the mail server got.
+    pub fn mails(&self) -> Vec<Mail> {
+        self.mailbox.messages().into_iter().map(Mail::from).collect()
+    }
+
+    /// Ends the faults, waits, and judges.
+    pub async fn judge(&self, done: Done<'_>) -> Tally {
+        self.calm().await;
+        self.settle().await;
+        verdict(&self.stack, &self.mails(), done).await
+    }
+
+    /// Ends everything in order.
+    pub async fn end(self) {
+        drop(self.services);
+        self.stack.cleanup().await;
+    }
+}
+
+/// Everybody with an address gets a mail: more mails, more that can go wrong.
+fn everybody_qualifies() -> ProgramSettings {
+    ProgramSettings { threshold: 0, ..settings() }
+}

@@ -1,0 +1,87 @@
+//! 5: the network between each service and each server.
+
+use std::time::Duration;
+
+use leadmill_tests::faults::{
+    network::Server,
+    verdict::Done,
+    world::{Plan, World},
+};
+use tokio::time::sleep;
+
+use crate::{full, short_or};
+
+/// What a network does.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Cut(Duration),
+    HalfOpen,
+    Frozen(Duration),
+    Slow,
+    Resets,
+}
+
+/// Does it to the way of each service to each server, one after the other, while leads come in.
+async fn every_way(seed: u64, fault: &str, troubles: Vec<Trouble>) {
+    let world = World::start(Plan { seed, ..Plan::default() }).await;
+    let leads = short_or(600, 3_000);
+    let mut runs = 0;
+    let breaking = async {
+        for trouble in troubles {
+            for service in &world.services {
+                for server in [Server::Postgres, Server::RabbitMq] {
+                    let way = service.network().way_to(server);
+                    match trouble {
+                        Trouble::Cut(time) => {
+                            way.cut();
+                            sleep(time).await;
+                            way.restore();
+                        }
+                        Trouble::HalfOpen => way.strand(),
+                        Trouble::Frozen(time) => {
+                            way.freeze();
+                            sleep(time).await;
+                            way.thaw();
+                        }
+                        Trouble::Slow => {
+                            way.set_delay(Duration::from_millis(200));
+                            sleep(short_or(Duration::from_secs(1), Duration::from_secs(5))).await;
+                            way.set_delay(Duration::ZERO);
+                        }
+                        Trouble::Resets => {
+                            way.reset_one_in(100);
+                            sleep(short_or(Duration::from_secs(1), Duration::from_secs(5))).await;
+                            way.reset_one_in(0);
+                        }
+                    }
+                    runs += 1;
+                    sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    };
+    let (fed, ()) = tokio::join!(world.feed(leads, Duration::from_secs(8)), breaking);
+    let tally = world.judge(Done { row: 5, fault, runs, fed: Some(fed), ..Done::default() }).await;
+    assert_eq!(tally.leads, leads);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn networks_that_are_cut_or_stand_still_lose_and_double_nothing() {
+    let (short, long) = (Duration::from_secs(1), Duration::from_secs(30));
+    let mut troubles = vec![Trouble::Cut(short), Trouble::Frozen(short)];
+    if full() {
+        troubles.extend([Trouble::Cut(long), Trouble::Frozen(long)]);
+    }
+    every_way(501, "network cut or frozen", troubles).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_connections_are_noticed_and_replaced() {
+    every_way(502, "connections half-open", vec![Trouble::HalfOpen; short_or(1, 5)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_networks_and_those_that_break_connections_lose_and_double_nothing() {
+    every_way(503, "200 ms of delay, 1 % resets", vec![Trouble::Slow, Trouble::Resets]).await;
+}

@@ -1,0 +1,108 @@
+//! 8: a mail server that refuses, hangs, hangs up, drips, forgets STARTTLS or shows a wrong certificate.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use leadmill_tests::{
+    faults::{
+        mood::misbehaviours,
+        verdict::Done,
+        world::{Plan, World},
+    },
+    truth,
+    wait::{PATIENCE, eventually},
+};
+use test_support::smtp::{Action, Encryption, Step};
+
+use crate::short_or;
+
+const STEPS: [Step; 7] = [Step::Connect, Step::Ehlo, Step::Mail, Step::Rcpt, Step::Data, Step::Body, Step::Dot];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_mail_server_does_at_whatever_step_nobody_gets_a_mail_twice() {
+    let world = World::start(Plan { seed: 801, ..Plan::default() }).await;
+    let rounds = short_or(1, 10);
+    let mut due: Vec<(Step, Action)> = Vec::new();
+    for step in STEPS.repeat(rounds) {
+        due.extend(misbehaviours(step).into_iter().map(|action| (step, action)));
+        if step != Step::Body {
+            due.push((step, Action::Drip("250-slow as can be".to_owned())));
+        }
+    }
+    let runs = due.len();
+    let due = Arc::new(Mutex::new(due));
+    let script = Arc::clone(&due);
+    world.mailbox.set_script(move |event| {
+        let mut due = script.lock().expect("nobody panics with it");
+        match due.iter().position(|(step, _)| *step == event.step) {
+            Some(next) => due.swap_remove(next).1,
+            None => Action::Proceed,
+        }
+    });
+    let fed = world.feed(300 * rounds as u64, Duration::from_secs(1)).await;
+    eventually("everything has gone wrong once", PATIENCE * 2, async || match due.lock().expect("sound").len() {
+        0 => Ok(()),
+        rest => Err(format!("{rest} of {runs} misbehaviours are still due")),
+    })
+    .await;
+    let fault = "mail server refuses, hangs, closes, drips at every step";
+    let done = Done { row: 8, fault, runs: runs as u64, fed: Some(fed), ..Done::default() };
+    let tally = world.judge(done).await;
+    let taken = 2 * rounds as u64;
+    assert!(tally.uncertain >= taken, "what the server took without a word is of unknown fate: {tally}");
+    world.end().await;
+}
+
+/// Feeds leads, makes sure that nothing goes out while the server isn't as it should be, and everything afterwards.
+async fn nothing_goes_out_until(world: World, row_name: &str, mended: &[(&str, &str)]) {
+    let fed = world.feed(50, Duration::ZERO).await;
+    world.stack.settle_at(waiting(&world).await, PATIENCE).await;
+    eventually("the mailer has tried", PATIENCE, async || {
+        let tries = world.mailbox.connections();
+        if tries >= 2 { Ok(()) } else { Err(format!("{tries} connections")) }
+    })
+    .await;
+    assert_eq!(world.mailbox.messages(), [], "not one mail in the open");
+    assert!(!world.mailbox.commands().iter().any(|line| line.starts_with("MAIL")), "no envelope in the open");
+    for mailer in world.replicas("mailer") {
+        mailer.restart_with(mended).await;
+    }
+    let done = Done { row: 8, fault: row_name, runs: 1, fed: Some(fed), ..Done::default() };
+    let tally = world.judge(done).await;
+    assert!(tally.recorded > 10 && tally.uncertain == 0, "{tally}");
+    world.end().await;
+}
+
+/// What is under way once everything is decided and nothing can go out.
+async fn waiting(world: &World) -> leadmill_tests::stack::Unfinished {
+    let undecided = "SELECT count(*) FROM leads l WHERE NOT EXISTS
+                     (SELECT FROM enriched_leads e WHERE e.lead_id = l.id AND e.decided_version IS NOT NULL)";
+    eventually("all leads are decided about", PATIENCE, async || match truth::count(&world.stack, undecided).await {
+        0 => Ok(()),
+        rest => Err(format!("{rest} are not")),
+    })
+    .await;
+    let mails = "SELECT count(*) FROM outreach WHERE state IN ('queued', 'connecting', 'transmitting')";
+    let sending = truth::count(&world.stack, mails).await;
+    leadmill_tests::stack::Unfinished { sending, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgets_starttls_gets_no_mail_until_that_is_mended() {
+    let env = [("LEADMILL_MAILER_SMTP_TLS", "starttls")];
+    let world = World::start(Plan { seed: 802, env: &env, ..Plan::default() }).await;
+    nothing_goes_out_until(world, "mail server forgets STARTTLS", &[("LEADMILL_MAILER_SMTP_TLS", "none")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_a_wrong_certificate_gets_no_mail_until_that_is_mended() {
+    let env = [("LEADMILL_MAILER_SMTP_TLS", "starttls"), ("LEADMILL_MAILER_SMTP_HOST", "localhost")];
+    let plan = Plan { seed: 803, env: &env, encryption: Encryption::StartTls, ..Plan::default() };
+    let world = World::start(plan).await;
+    let authority = world.stack.file("authority.pem", world.mailbox.authority_pem());
+    let authority = authority.to_str().expect("a path of ours").to_owned();
+    let mended = [("LEADMILL_MAILER_SMTP_CA_FILE", authority.as_str())];
+    nothing_goes_out_until(world, "mail server's certificate is wrong", &mended).await;
+}
