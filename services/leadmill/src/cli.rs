@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    dead, demo, doctor, healthcheck, import, keys, mail, migrate, program, rejects, simulate, status, up,
+    bench, dead, demo, doctor, healthcheck, import, keys, mail, migrate, program, rejects, simulate, status, up,
 };
 
 /// Finds creators who could promote an affiliate program, scores them, and writes to the good ones: lawfully, and once.
@@ -24,6 +24,7 @@ Examples:
   leadmill up                                        run collector, enricher and mailer in one process
   leadmill status --watch                            see how far it is
   leadmill doctor                                    see what is configured, what answers, and what is missing
+  leadmill bench pipeline                            see how fast it is on this machine
 
 Settings come from embedded defaults, a TOML file (--config) and the environment (DATABASE_URL, AMQP_URL, LEADMILL_*);
 `leadmill --print-config` lists all of them. Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
@@ -72,6 +73,9 @@ pub enum Command {
     /// Keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Measure how fast it is here, beside what this machine can do bare
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Check what is configured, what answers, what is missing, and say what to do
     Doctor(doctor::Args),
     /// Ask the `leadmill up` that runs under the same configuration whether it is ready

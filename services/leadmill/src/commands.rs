@@ -1,5 +1,6 @@
 //! What each command does, one file per command.
 
+pub mod bench;
 pub mod dead;
 pub mod demo;
 pub mod doctor;
@@ -66,6 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Status(args)) => brief(file, async move |document| status::run(&document, args).await),
         Some(Command::Mail(command)) => brief(file, async move |document| mail::run(&document, command).await),
         Some(Command::Dead(command)) => brief(file, async move |document| dead::run(&document, command).await),
+        Some(Command::Bench(command)) => brief(file, async move |document| bench::run(file, &document, command).await),
         Some(Command::Doctor(args)) => brief(file, async move |document| doctor::run(&document, &args).await),
     };
     match result {

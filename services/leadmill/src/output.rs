@@ -54,6 +54,11 @@ impl Table {
         Self { rows: vec![headings.map(str::to_owned).to_vec()] }
     }
 
+    /// A table whose rows explain themselves.
+    pub fn headless() -> Self {
+        Self { rows: Vec::new() }
+    }
+
     /// Adds a row. Control characters, which could play tricks on a terminal, are replaced.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| printable(&cell)).to_vec());

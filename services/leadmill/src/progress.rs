@@ -46,6 +46,15 @@ impl Progress {
         Meter { bar, label, total, told: Instant::now() }
     }
 
+    /// Says what is done now, above the bars.
+    pub fn say(&self, what: &str) {
+        match &self.bars {
+            // Where the terminal is gone there is nobody to tell.
+            Some(bars) => drop(bars.println(what)),
+            None => output::note(what),
+        }
+    }
+
     /// Leaves the last state of every bar on the screen, to be followed by other output.
     pub fn end(&self) {
         if let Some(bars) = &self.bars {
@@ -78,6 +87,14 @@ impl Meter {
                 bar.finish_with_message(message.to_owned());
             }
             None => self.tell(position, message),
+        }
+    }
+
+    /// It is done, and makes room for what comes next.
+    pub fn give_way(self, position: u64) {
+        match &self.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None => self.tell(position, ""),
         }
     }
 

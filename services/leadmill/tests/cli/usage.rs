@@ -13,7 +13,8 @@ async fn every_command_explains_itself() {
     let (status, help, _) = run(&["--help"]).await;
     assert_eq!(status, 0);
     for command in [
-        "demo", "up", "migrate", "program", "simulate", "import", "rejects", "status", "mail", "dead", "keys", "doctor",
+        "demo", "up", "migrate", "program", "simulate", "import", "rejects", "status", "mail", "dead", "keys",
+        "doctor", "bench",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");
         let (status, help, error) = run(&[command, "--help"]).await;
