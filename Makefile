@@ -8,7 +8,7 @@ DEMO_FLAGS ?=
 UP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint sqlx-prepare smtp-sink stack clean-stack
+.PHONY: help demo up test faults mutations soak lint sqlx-prepare smtp-sink stack clean-stack
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,15 @@ up: ## all services in one process, until Ctrl-C
 
 test: ## every check and every test, as CI runs them (TEST_FLAGS='-p store' for some tests)
 	@deploy/test.sh
+
+faults: ## the fault scenarios in their long form, and their table (about an hour)
+	@LEADMILL_FAULTS=full TEST_FLAGS='-p leadmill-tests --test faults -- --test-threads=2' deploy/test.sh build tests
+
+mutations: ## takes safeguards away, and sees whether the fault scenarios notice (about an hour)
+	@deploy/mutations.sh
+
+soak: ## random faults for MINUTES=20, from SEED=1; prints the table, and the seed to repeat it
+	@deploy/soak.sh $(or $(MINUTES),20) $(or $(SEED),1)
 
 lint: ## format, migrations, clippy, rustdoc, licences: what needs no servers
 	@deploy/test.sh format migrations lint docs licences
