@@ -100,6 +100,8 @@ pub enum Action {
     TakeAndClose,
     /// Takes what came (at [`Step::Dot`], records the message) and says nothing more.
     TakeAndHang,
+    /// Takes what came (at [`Step::Dot`], records the message), waits, then says so.
+    TakeAndDelay(Duration),
     /// Waits, then proceeds.
     Delay(Duration),
 }

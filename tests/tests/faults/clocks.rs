@@ -115,7 +115,7 @@ async fn a_late_word_of_an_old_owner_changes_nothing_for_the_new_one() {
             // The new owner has sent the same mail, and waits for its answer.
             (Step::Dot, Some(address)) if event.argument == address => {
                 tell_sending.notify_one();
-                Action::Delay(LATE)
+                Action::TakeAndDelay(LATE)
             }
             _ => Action::Proceed,
         }

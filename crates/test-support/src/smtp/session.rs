@@ -145,7 +145,7 @@ impl Session {
     async fn perform(&mut self, action: Action) -> io::Result<Option<Flow>> {
         match action {
             Action::Proceed => Ok(None),
-            Action::Delay(time) => {
+            Action::Delay(time) | Action::TakeAndDelay(time) => {
                 tokio::time::sleep(time).await;
                 Ok(None)
             }
@@ -215,13 +215,16 @@ impl Session {
         let recipients = self.rcpt_to.join(",");
         self.reset();
         let action = self.ask(Step::Dot, &recipients);
-        if matches!(action, Action::TakeAndClose | Action::TakeAndHang) {
+        let taken = matches!(action, Action::TakeAndClose | Action::TakeAndHang | Action::TakeAndDelay(_));
+        if taken {
             self.shared.take(message.clone());
         }
         if let Some(flow) = self.perform(action).await? {
             return Ok(flow);
         }
-        self.shared.take(message);
+        if !taken {
+            self.shared.take(message);
+        }
         self.say("250 2.0.0 queued").await?;
         Ok(Flow::Continue)
     }
