@@ -16,6 +16,7 @@ use store::{
     },
     programs::{self, OpenProgram},
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Job, Sender, Slot, Transport};
@@ -29,11 +30,11 @@ const LAST_ROUND: Duration = Duration::from_secs(5);
 /// Polls until `soft` is cancelled. Errors of the database are waited out.
 pub async fn run(sender: &Sender, soft: &CancellationToken) {
     let interval = sender.inner.parts.config.poll_interval;
-    let mut turn = 0;
+    let mut programs = Programs::default();
     while !soft.is_cancelled() {
         // Not cut short: mails that were claimed and not started would have to wait for their lease to run out.
         let ended = tokio::select! {
-            ended = round(sender, turn, soft) => ended,
+            ended = round(sender, &mut programs, soft) => ended,
             () = long_after(soft) => return,
         };
         let pause = async {
@@ -55,7 +56,6 @@ pub async fn run(sender: &Sender, soft: &CancellationToken) {
             }
         };
         soft.run_until_cancelled(pause).await;
-        turn += 1;
         if let Transport::Smtp(transport) = &sender.inner.parts.transport {
             transport.close_idle();
         }
@@ -68,29 +68,50 @@ async fn long_after(soft: &CancellationToken) {
     tokio::time::sleep(LAST_ROUND).await;
 }
 
-/// One round over all programs, each in its turn the first one. `true` when one had more than there were slots.
-async fn round(sender: &Sender, turn: usize, soft: &CancellationToken) -> Result<bool, StoreError> {
-    let db = &sender.inner.parts.db;
-    let mut programs = db.transact("mailer.programs", |tx, _| Box::pin(async move { programs::ids(tx).await })).await?;
-    if programs.is_empty() {
-        return Ok(false);
+/// The programs, as of the last look.
+#[derive(Default)]
+struct Programs {
+    ids: Vec<ProgramId>,
+    /// When to look again; rounds come more often than that while there is much to send.
+    next_look: Option<Instant>,
+}
+
+impl Programs {
+    /// Looks which programs there are, and takes back what leases ran out on, if it is time.
+    async fn look(&mut self, sender: &Sender) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if self.next_look.is_some_and(|due| now < due) {
+            return Ok(());
+        }
+        let db = &sender.inner.parts.db;
+        self.ids = db.transact("mailer.programs", |tx, _| Box::pin(async move { programs::ids(tx).await })).await?;
+        for program in self.ids.iter().copied() {
+            let expired =
+                db.transact("mailer.expire", |tx, _| Box::pin(async move { claim::expire(tx, program).await })).await?;
+            if expired.requeued + expired.uncertain > 0 {
+                tracing::warn!(
+                    program.id = %program, requeued = expired.requeued, uncertain = expired.uncertain,
+                    "leases of mails ran out"
+                );
+            }
+        }
+        self.next_look = Some(now + sender.inner.parts.config.poll_interval);
+        Ok(())
     }
-    let first = turn % programs.len();
-    programs.rotate_left(first);
+}
+
+/// One round over all programs, each in its turn the first one. `true` when one had more than there were slots.
+async fn round(sender: &Sender, programs: &mut Programs, soft: &CancellationToken) -> Result<bool, StoreError> {
+    programs.look(sender).await?;
     let mut more = false;
-    for program in programs {
+    for program in &programs.ids {
         if soft.is_cancelled() {
             break;
         }
-        let expired =
-            db.transact("mailer.expire", |tx, _| Box::pin(async move { claim::expire(tx, program).await })).await?;
-        if expired.requeued + expired.uncertain > 0 {
-            tracing::warn!(
-                program.id = %program, requeued = expired.requeued, uncertain = expired.uncertain,
-                "leases of mails ran out"
-            );
-        }
-        more |= claim_and_start(sender, program).await?;
+        more |= claim_and_start(sender, *program).await?;
+    }
+    if !programs.ids.is_empty() {
+        programs.ids.rotate_left(1);
     }
     Ok(more)
 }
