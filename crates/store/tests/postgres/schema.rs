@@ -1,8 +1,10 @@
 //! Migrating, and refusing a schema that doesn't fit.
 
 use crate::world::World;
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use store::{Db, DbConfig, schema};
 use test_support::postgres::TestDatabase;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn a_database_without_a_schema_is_named_as_such_and_then_migrated_once() {
@@ -29,4 +31,19 @@ async fn an_older_schema_and_one_for_newer_programs_are_refused() {
     assert!(
         matches!(schema::check(&world.db).await, Err(schema::SchemaError::TooOld { needed, .. }) if needed == newest)
     );
+}
+
+#[tokio::test]
+async fn a_mail_is_found_by_its_key_in_a_table_that_nobody_has_analysed() {
+    let world = World::new().await;
+    let mut connection = PgConnection::connect(world.database.url()).await.unwrap();
+    // As a foreign key asks, which plans once and for any row.
+    let asking = "SET plan_cache_mode = force_generic_plan;
+                  PREPARE mail (uuid, uuid) AS
+                      SELECT 1 FROM ONLY outreach WHERE program_id = $1 AND id = $2 FOR KEY SHARE";
+    connection.execute(asking).await.unwrap();
+    let nobody = Uuid::nil();
+    let explain = format!("EXPLAIN EXECUTE mail ('{nobody}', '{nobody}')");
+    let plan: Vec<String> = sqlx::query_scalar(&explain).persistent(false).fetch_all(&mut connection).await.unwrap();
+    assert!(plan.iter().any(|line| line.contains("Index Scan using outreach_pkey")), "{plan:#?}");
 }
