@@ -23,7 +23,7 @@ use crate::{
 /// When the transport can't be set up or the pages' address can't be bound; outages are waited out.
 pub async fn run(config: MailerConfig, links: Links, context: Context) -> anyhow::Result<()> {
     let transport = match config.transport {
-        TransportKind::Capture => Transport::capture(),
+        TransportKind::Capture => Transport::Capture,
         TransportKind::Smtp => Transport::Smtp(SmtpTransport::new(config.smtp.clone())?),
     };
     let listener = TcpListener::bind(config.listen)
@@ -40,6 +40,7 @@ pub async fn run(config: MailerConfig, links: Links, context: Context) -> anyhow
         gate: Gate::new(context.readiness.register("mailer.smtp")),
         clock: Arc::clone(&context.clock),
         config: config.clone(),
+        soft: soft.clone(),
         hard: hard.clone(),
     });
     let pages = Unsubscribe::new(

@@ -1,14 +1,18 @@
 //! Sends what is planned: hands claimed rows to the transport, in phases, and settles what came of them.
 //!
 //! ```text
-//! stage.rs ─ claimed while planned ─┐
-//! poll.rs ── claimed when due ──────┴─► Sender::start ─► capture: compose ─────────────────────────► settle
-//!                                                        SMTP:    compose ─► begin ─► COMMIT(data) ─► transmit ─► settle
+//! plan.rs ── claimed while planned ─┐
+//! poll.rs ── claimed when due ──────┴─► Sender::start ─► capture: compose ─────────────────────────────────────► settle
+//!                                                        SMTP:    compose ─► turn ─► begin ─► COMMIT(data) ─► transmit ─► settle
 //! ```
+//!
+//! More mails are in hand than there are connections: while some are sent, others have been read and composed and wait for
+//! their turn. A connection's turn ends only when its mail is settled, so that a process that dies leaves no more mails
+//! `uncertain` than it has connections.
 //!
 //! **Architecture invariant:** a body goes out only after the move of its row to the data phase was committed and
 //! acknowledged ([`commit`]). Whatever happens in between leaves a lease that runs out: back to the queue before that
-//! commit, `uncertain` after it. Nothing is claimed without a [`Slot`], the right to start at once.
+//! commit, `uncertain` after it. Nothing is claimed without a [`Slot`], the right to have it in hand.
 
 pub mod capture;
 pub mod commit;
@@ -35,7 +39,7 @@ use self::{commit::Committer, gate::Gate};
 use crate::{
     config::MailerConfig,
     message::{ComposeError, ComposeInput, ComposedMessage, Composer},
-    transport::{Session, SmtpTransport},
+    transport::SmtpTransport,
 };
 
 /// How many mails may be captured at once: bounds the memory that they take.
@@ -43,29 +47,34 @@ const CAPTURE_SLOTS: usize = 1_024;
 /// How long a mail may take to be captured, in seconds.
 const CAPTURE_LEASE_SECONDS: i32 = 60;
 
+/// How many mails are in hand for each connection: one is sent, one waits for its turn.
+const SLOTS_PER_CONNECTION: usize = 2;
+
 /// How mails leave.
 #[derive(Debug, Clone)]
 pub enum Transport {
     /// They are kept, complete, instead of leaving.
-    Capture(Arc<Semaphore>),
+    Capture,
     /// By SMTP.
     Smtp(SmtpTransport),
 }
 
 impl Transport {
-    /// The capturing transport.
-    pub fn capture() -> Self {
-        Self::Capture(Arc::new(Semaphore::new(CAPTURE_SLOTS)))
+    /// How many mails may be in hand.
+    fn slots(&self, config: &MailerConfig) -> usize {
+        match self {
+            Self::Capture => CAPTURE_SLOTS,
+            // Nobody knows how long a pause is: what would wait for the end of one is better claimed later.
+            Self::Smtp(_) if !config.smtp.delay_between.is_zero() => config.smtp.connections.get() as usize,
+            Self::Smtp(_) => SLOTS_PER_CONNECTION * config.smtp.connections.get() as usize,
+        }
     }
 }
 
-/// The right to start one mail at once.
+/// The right to have one mail in hand, from its claim until it is settled.
 #[derive(Debug)]
-pub enum Slot {
-    /// To capture one.
-    Capture(OwnedSemaphorePermit),
-    /// To send one.
-    Smtp(Session),
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A claimed row with everything that its mail is made of.
@@ -77,7 +86,7 @@ pub struct Job {
     pub lead: Box<EnrichedLead>,
     /// Who writes.
     pub program: Arc<OpenProgram>,
-    /// The right to start.
+    /// The right to have it in hand.
     pub slot: Slot,
     /// The trace that it belongs to.
     pub trace: TraceContext,
@@ -108,6 +117,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The settings.
     pub config: MailerConfig,
+    /// Gives back what hasn't begun.
+    pub soft: CancellationToken,
     /// Ends whatever is under way where it is.
     pub hard: CancellationToken,
 }
@@ -121,6 +132,7 @@ pub struct Sender {
 struct Inner {
     parts: Parts,
     committer: Committer,
+    slots: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Rows were queued that may be due now.
     queued: Notify,
@@ -146,30 +158,24 @@ impl Sender {
             .u64_counter("leadmill.mailer.mails")
             .with_description("Attempts to send or capture a mail, by outcome")
             .build();
-        let inner = Inner { parts, committer, tasks: TaskTracker::new(), queued: Notify::new(), outcomes };
+        let slots = Arc::new(Semaphore::new(parts.transport.slots(&parts.config)));
+        let inner = Inner { parts, committer, slots, tasks: TaskTracker::new(), queued: Notify::new(), outcomes };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The right to start a mail at once, if there is one at this moment.
+    /// The right to have one more mail in hand, if there is one at this moment.
     pub fn try_slot(&self) -> Option<Slot> {
         if !self.inner.parts.gate.is_open() {
             return None;
         }
-        match &self.inner.parts.transport {
-            Transport::Capture(permits) => Arc::clone(permits).try_acquire_owned().ok().map(Slot::Capture),
-            Transport::Smtp(transport) => transport.try_session().map(Slot::Smtp),
-        }
+        Arc::clone(&self.inner.slots).try_acquire_owned().ok().map(|permit| Slot { _permit: permit })
     }
 
     /// Waits until a good part of the slots is free, so that claims come in sets.
     async fn wait_for_slots(&self) {
-        match &self.inner.parts.transport {
-            Transport::Capture(permits) => drop(permits.acquire_many(CAPTURE_SLOTS as u32 / 4).await),
-            Transport::Smtp(transport) => {
-                let connections = self.inner.parts.config.smtp.connections.get();
-                transport.wait_free(connections.div_ceil(2)).await;
-            }
-        }
+        let all = self.inner.parts.transport.slots(&self.inner.parts.config);
+        let part = u32::try_from(all.div_ceil(SLOTS_PER_CONNECTION)).unwrap_or(u32::MAX);
+        drop(self.inner.slots.acquire_many(part).await);
     }
 
     /// Whether mails of this program want tokens of a budget: then they are claimed by polling, where tokens are taken.
@@ -182,7 +188,7 @@ impl Sender {
     /// How long a claim holds before the data phase, in seconds.
     pub fn lease_seconds(&self) -> i32 {
         match &self.inner.parts.transport {
-            Transport::Capture(_) => CAPTURE_LEASE_SECONDS,
+            Transport::Capture => CAPTURE_LEASE_SECONDS,
             Transport::Smtp(_) => {
                 let config = &self.inner.parts.config;
                 lease_seconds(config.smtp.connect_phase() + config.lease_slack)
@@ -197,18 +203,20 @@ impl Sender {
 
     /// Starts claimed mails. Captured ones are settled when it returns, others are on their way.
     pub async fn start(&self, jobs: Vec<Job>) {
-        let (captured, sent): (Vec<Job>, Vec<Job>) =
-            jobs.into_iter().partition(|job| matches!(job.slot, Slot::Capture(_)));
-        for job in sent {
-            let sender = self.clone();
-            self.inner.tasks.spawn(async move {
-                let hard = sender.inner.parts.hard.clone();
-                hard.run_until_cancelled(Box::pin(smtp::send(&sender, job))).await;
-            });
-        }
-        if !captured.is_empty() {
-            let hard = self.inner.parts.hard.clone();
-            hard.run_until_cancelled(capture::capture(self, captured)).await;
+        let hard = self.inner.parts.hard.clone();
+        match &self.inner.parts.transport {
+            Transport::Capture if jobs.is_empty() => {}
+            Transport::Capture => {
+                hard.run_until_cancelled(capture::capture(self, jobs)).await;
+            }
+            Transport::Smtp(transport) => {
+                for job in jobs {
+                    let (sender, transport, hard) = (self.clone(), transport.clone(), hard.clone());
+                    self.inner.tasks.spawn(async move {
+                        hard.run_until_cancelled(Box::pin(smtp::send(&sender, &transport, job))).await;
+                    });
+                }
+            }
         }
     }
 

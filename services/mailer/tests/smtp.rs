@@ -39,7 +39,7 @@ fn envelope() -> SmtpEnvelope {
 
 /// One whole attempt: the outcome of `begin` if it fails, else of `transmit`.
 async fn attempt(transport: &SmtpTransport) -> SendOutcome {
-    let mut session = transport.try_session().expect("a permit is free");
+    let mut session = transport.session().await;
     match session.begin(&envelope()).await {
         Ok(()) => session.transmit(MESSAGE).await,
         Err(outcome) => outcome,
@@ -236,7 +236,7 @@ async fn a_connection_whose_fate_is_unknown_is_never_used_again() {
 async fn an_abandoned_transaction_sends_nothing_and_keeps_the_connection() {
     let server = FakeSmtp::start().await;
     let transport = SmtpTransport::new(config(&server)).unwrap();
-    let mut session = transport.try_session().unwrap();
+    let mut session = transport.session().await;
     session.begin(&envelope()).await.unwrap();
     session.abandon().await;
     drop(session);
@@ -249,11 +249,12 @@ async fn an_abandoned_transaction_sends_nothing_and_keeps_the_connection() {
 async fn no_more_transactions_run_at_once_than_are_configured() {
     let server = FakeSmtp::start().await;
     let transport = SmtpTransport::new(config(&server)).unwrap();
-    let (one, two) = (transport.try_session(), transport.try_session());
-    assert!(one.is_some() && two.is_some() && transport.try_session().is_none());
+    let (one, _two) = (transport.session().await, transport.session().await);
+    let third = transport.session();
+    tokio::pin!(third);
+    assert!(futures_util::poll!(third.as_mut()).is_pending());
     drop(one);
-    transport.wait_free(1).await;
-    assert_eq!(transport.free(), 1);
+    third.await;
 }
 
 async fn encrypted(encryption: Encryption, tls: TlsMode) -> (FakeSmtp, SmtpConfig, tempfile::TempDir) {

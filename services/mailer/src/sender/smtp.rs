@@ -1,34 +1,31 @@
-//! One mail by SMTP: compose, offer the envelope, commit, transmit, settle.
+//! One mail by SMTP: compose, wait for a connection, offer the envelope, commit, transmit, settle.
 
 use std::time::Duration;
 
 use store::{outreach::settle::Outcome, programs};
+use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use super::{
-    Job, Sender, Slot, poll,
+    Job, Sender, poll,
     settle::{self, Pauses},
 };
-use crate::transport::{SendOutcome, Session, SmtpEnvelope};
+use crate::transport::{SendOutcome, Session, SmtpEnvelope, SmtpTransport};
 
 /// How long sending stops after the server refused our credentials.
 const CREDENTIALS_PAUSE: Duration = Duration::from_mins(5);
 /// How long a mail waits whose move to the data phase couldn't be committed.
 const UNCOMMITTED_PAUSE: Duration = Duration::from_mins(1);
 
-/// Sends one mail and settles it. The job's slot is held through the pause between two mails.
-pub(super) async fn send(sender: &Sender, mut job: Job) {
+/// Sends one mail and settles it. Its connection's turn lasts through the pause between two mails.
+pub(super) async fn send(sender: &Sender, transport: &SmtpTransport, mut job: Job) {
     let span = tracing::info_span!("mailer.send", outreach.id = %job.claimed.id, program.id = %job.claimed.program_id,
                                    outcome = tracing::field::Empty);
     pipeline::continue_trace(&span, &job.trace);
-    attempt(sender, &mut job).instrument(span).await;
-    let pause = sender.inner.parts.config.smtp.delay_between;
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
+    attempt(sender, transport, &mut job).instrument(span).await;
 }
 
-async fn attempt(sender: &Sender, job: &mut Job) {
+async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
     let message = match sender.compose(job) {
         Ok(message) => message,
         Err(error) => {
@@ -40,9 +37,15 @@ async fn attempt(sender: &Sender, job: &mut Job) {
     let Some(envelope) = SmtpEnvelope::new(&message.return_path, &message.recipient) else {
         return sender.settle(job, Outcome::Held { reason: "bad_envelope".to_owned() }, None).await;
     };
-    let lease = job.lease();
-    let Slot::Smtp(session) = &mut job.slot else { return };
-    match deliver(sender, session, &envelope, &message.bytes, lease).await {
+    let mut session = match turn(sender, transport).await {
+        Ok(session) => session,
+        Err(after) => {
+            sender.count("put_back", 1);
+            poll::return_tokens(sender, &job.program).await;
+            return sender.settle(job, Outcome::Returned { after }, None).await;
+        }
+    };
+    match deliver(sender, &mut session, &envelope, &message.bytes, job.lease()).await {
         Delivery::GivenUp => {
             sender.count("given_up", 1);
         }
@@ -72,6 +75,21 @@ async fn attempt(sender: &Sender, job: &mut Job) {
             let reply = settle::reply_of(&outcome);
             sender.settle(job, settle::outcome_of(&outcome, in_data, pauses), reply).await;
         }
+    }
+    let parts = &sender.inner.parts;
+    parts.soft.run_until_cancelled(sleep(parts.config.smtp.delay_between)).await;
+}
+
+/// Waits for a connection's turn, or says after how long the mail may be claimed again: when its lease comes to an end while
+/// all connections hang, when the server can't be reached, and when this process is about to end.
+async fn turn(sender: &Sender, transport: &SmtpTransport) -> Result<Session, Duration> {
+    let parts = &sender.inner.parts;
+    let patience = parts.config.lease_slack / 2;
+    match parts.soft.run_until_cancelled(timeout(patience, transport.session())).await {
+        Some(Ok(session)) if parts.gate.is_open() => Ok(session),
+        Some(Ok(_)) => Err(parts.gate.remaining()),
+        Some(Err(_)) => Err(patience),
+        None => Err(Duration::ZERO),
     }
 }
 

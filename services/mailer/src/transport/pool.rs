@@ -76,22 +76,10 @@ impl SmtpTransport {
         Ok(Self { pool: Arc::new(Pool { config, dialer, idle: Mutex::new(Vec::new()) }), permits })
     }
 
-    /// The right to one transaction, if there is one left at this moment.
-    pub fn try_session(&self) -> Option<Session> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Session::new(Arc::clone(&self.pool), permit))
-    }
-
-    /// How many transactions could start now.
-    pub fn free(&self) -> usize {
-        self.permits.available_permits()
-    }
-
-    /// Waits until this many transactions, but not more than there can be, could start.
-    pub async fn wait_free(&self, transactions: u32) {
-        let wanted = transactions.clamp(1, self.pool.config.connections.get());
-        // The semaphore is never closed, and the permits are given back at once.
-        let _ = self.permits.acquire_many(wanted).await;
+    /// The right to one transaction, in the order of those who wait for one.
+    pub async fn session(&self) -> Session {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        Session::new(Arc::clone(&self.pool), permit)
     }
 
     /// Connects, negotiates TLS and logs in as for a mail, and says goodbye.
