@@ -7,7 +7,6 @@ use domain::{
     reject::{Defect, RejectReason},
 };
 use store::{
-    Db, DbConfig,
     intake::{Accepted, Dedupe, IdempotencyKey},
     leads::Found,
     rejects::{self, Reject},
@@ -170,19 +169,12 @@ async fn taking_in_reads_no_more_of_a_program_that_the_statistics_do_not_know() 
     world.accept((0..500).map(|n| profile(&format!("b{n}"))).collect(), Dedupe::Skip).await;
     let one = |followers| Profile { follower_count: Some(followers), ..profile("b1") };
     for dedupe in [Dedupe::Skip, Dedupe::Update] {
-        let read = entries_read(&mut world).await;
+        let read = world.entries_read("leads").await;
         for followers in 1..=10 {
             world.accept(vec![one(followers)], dedupe).await;
         }
-        let read = entries_read(&mut world).await - read;
+        let read = world.entries_read("leads").await - read;
         assert!(read < 200, "{read} index entries for ten leads out of 500");
     }
     world.database.cleanup().await;
-}
-
-/// Entries read so far from the indexes of `leads`. A session reports them at the latest when it ends.
-async fn entries_read(world: &mut World) -> i64 {
-    world.db.close().await;
-    world.db = Db::new(&DbConfig::new(world.database.url())).unwrap();
-    world.count("SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'leads'").await
 }

@@ -209,6 +209,30 @@ async fn two_mailers_never_claim_the_same_row() {
 }
 
 #[tokio::test]
+async fn a_claim_reads_no_more_than_it_takes_of_a_program_that_the_statistics_do_not_know() {
+    let mut world = World::new().await;
+    let lead = world.enriched(profile("ann")).await;
+    plan_all(&world, &[world.plan_item(lead, 1, "ann@studio.example.com", Start::Queued)]).await;
+    world
+        .execute(
+            "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version,
+                                   state, message_id, enrichment_version, due_at, created_at, updated_at)
+             SELECT program_id, gen_random_uuid(), lead_id, campaign, n, recipient_index, recipient_key, index_version,
+                    state, message_id, enrichment_version, due_at, created_at, updated_at
+             FROM outreach, generate_series(2, 3000) n",
+        )
+        .await;
+    let read = world.entries_read("outreach").await;
+    for _ in 0..10 {
+        assert_eq!(claim_some(&world, 5).await.len(), 5);
+    }
+    let read = world.entries_read("outreach").await - read;
+    // Each claim finds the places of those before it as well, until they are cleaned up.
+    assert!(read < 1_000, "{read} index entries for 50 mails out of 3,000");
+    world.database.cleanup().await;
+}
+
+#[tokio::test]
 async fn a_lease_that_ran_out_before_the_body_returns_to_the_queue_and_its_owner_may_not_send() {
     let world = World::new().await;
     let claimed = claimed(&world, "ann").await;

@@ -150,6 +150,14 @@ impl World {
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 
+    /// Entries read so far from the indexes of a table. A session reports them at the latest when it ends.
+    pub async fn entries_read(&mut self, table: &str) -> i64 {
+        self.db.close().await;
+        self.db = Db::new(&DbConfig::new(self.database.url())).unwrap();
+        let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname";
+        self.count(&format!("{read} = '{table}'")).await
+    }
+
     pub async fn text(&self, sql: &str) -> String {
         let mut connection = self.database.connect().await;
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
