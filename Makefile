@@ -24,10 +24,10 @@ up: ## all services in one process, until Ctrl-C
 test: ## every check and every test, as CI runs them (TEST_FLAGS='-p store' for some tests)
 	@deploy/test.sh
 
-faults: ## the fault scenarios in their long form, and their table (about an hour)
+faults: ## the fault scenarios in their long form, and their table; takes long
 	@LEADMILL_FAULTS=full TEST_FLAGS='-p leadmill-tests --test faults -- --test-threads=2' deploy/test.sh build tests
 
-mutations: ## takes safeguards away, and sees whether the fault scenarios notice (about an hour)
+mutations: ## takes safeguards away, and sees whether the fault scenarios notice; takes long
 	@deploy/mutations.sh
 
 soak: ## random faults for MINUTES=20, from SEED=1; prints the table, and the seed to repeat it
