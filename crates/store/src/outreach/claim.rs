@@ -105,16 +105,25 @@ pub async fn begin_data(
     lease_seconds: i32,
 ) -> Result<HashSet<OutreachId>, StoreError> {
     let (programs, ids, tokens) = columns(leases);
+    // Row by row along the primary key, as in settling: see there. CASE keeps the index of leases out, of which the planner
+    // thinks as well as of the primary key.
     let begun = sqlx::query_scalar!(
         "UPDATE outreach o
          SET state = 'transmitting', due_at = now() + $4 * interval '1 second', updated_at = now()
-         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS n (program_id, id, token)
+         FROM (
+             SELECT n.program_id, n.id, n.token
+             FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS n (program_id, id, token)
+             CROSS JOIN LATERAL (SELECT lead_id, recipient_index FROM outreach
+                                 WHERE program_id = n.program_id AND id = n.id OFFSET 0) i
+             WHERE NOT (SELECT p.paused FROM programs p WHERE p.id = n.program_id)
+               AND coalesce((SELECT false FROM suppressions s
+                             WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index), true)
+               AND coalesce((SELECT true FROM lead_keys k
+                             WHERE k.program_id = n.program_id AND k.lead_id = i.lead_id), false)
+             OFFSET 0
+         ) n
          WHERE o.program_id = n.program_id AND o.id = n.id AND o.lease_token = n.token
-           AND o.state = 'connecting' AND o.due_at > now()
-           AND NOT EXISTS (SELECT FROM programs p WHERE p.id = o.program_id AND p.paused)
-           AND NOT EXISTS (SELECT FROM suppressions s
-                           WHERE s.program_id = o.program_id AND s.recipient_index = o.recipient_index)
-           AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = o.program_id AND k.lead_id = o.lead_id)
+           AND CASE o.state WHEN 'connecting' THEN o.due_at > now() ELSE false END
          RETURNING o.id",
         &programs,
         &ids,

@@ -200,40 +200,48 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
     let replies: Vec<Option<Vec<u8>>> = items.iter().map(|item| item.reply.clone()).collect();
     // `n` says what came of the mail, `v` what that means for the row: a deferral after four days is a failure, a
     // capture for somebody who objected meanwhile is a cancellation, and nothing sealed is written for an erased lead.
+    // OFFSET 0 keeps each look one row by its whole key: a program that the statistics don't know yet is taken for an empty
+    // one, of which any index that begins with it would do.
     let rows = sqlx::query_as!(
         Row,
         r#"UPDATE outreach o
            SET state = v.state, reason = v.reason,
-               due_at = CASE WHEN v.state IN ('queued', 'deferred') THEN now() + n.delay * interval '1 second' END,
+               due_at = CASE WHEN v.state IN ('queued', 'deferred') THEN now() + v.delay * interval '1 second' END,
                lease_token = CASE WHEN v.state = 'uncertain' THEN o.lease_token END,
                recipient_key = CASE WHEN v.state = 'cancelled' THEN NULL ELSE o.recipient_key END,
                sent_at = CASE WHEN v.state = 'sent' THEN now() END,
-               reply_code = coalesce(n.code, o.reply_code),
-               reply = CASE WHEN v.erased THEN NULL ELSE coalesce(n.reply, o.reply) END,
+               reply_code = coalesce(v.code, o.reply_code),
+               reply = CASE WHEN v.erased THEN NULL ELSE coalesce(v.reply, o.reply) END,
                updated_at = now()
-           FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::float8[], $7::smallint[],
-                       $8::bytea[]) AS n (program_id, id, token, state, reason, delay, code, reply)
-           JOIN outreach i ON i.program_id = n.program_id AND i.id = n.id
-           JOIN enriched_leads e ON e.program_id = i.program_id AND e.lead_id = i.lead_id
-           CROSS JOIN LATERAL (
-               SELECT NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = i.program_id AND k.lead_id = i.lead_id)
-                          AS erased,
-                      EXISTS (SELECT FROM suppressions s
-                              WHERE s.program_id = i.program_id AND s.recipient_index = i.recipient_index) AS suppressed
-           ) f
-           CROSS JOIN LATERAL (
-               SELECT f.erased,
+           FROM (
+               SELECT n.program_id, n.id, n.token, n.delay, n.code, n.reply, e.lead_revision, f.erased,
                       CASE WHEN n.state = 'captured' AND (f.erased OR f.suppressed) THEN 'cancelled'
                            WHEN n.state = 'deferred' AND i.created_at < now() - $9 * interval '1 day' THEN 'failed'
                            ELSE n.state END::outreach_state AS state,
                       CASE WHEN n.state = 'captured' AND f.erased THEN 'erased'
                            WHEN n.state = 'captured' AND f.suppressed THEN 'suppressed'
                            ELSE n.reason END AS reason
+               FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::float8[], $7::smallint[],
+                           $8::bytea[]) AS n (program_id, id, token, state, reason, delay, code, reply)
+               CROSS JOIN LATERAL (SELECT lead_id, recipient_index, created_at FROM outreach
+                                   WHERE program_id = n.program_id AND id = n.id OFFSET 0) i
+               CROSS JOIN LATERAL (SELECT lead_revision FROM enriched_leads
+                                   WHERE program_id = n.program_id AND lead_id = i.lead_id OFFSET 0) e
+               CROSS JOIN LATERAL (
+                   SELECT NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = n.program_id AND k.lead_id = i.lead_id)
+                              AS erased,
+                          n.state = 'captured'
+                              AND EXISTS (SELECT FROM suppressions s
+                                          WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index)
+                              AS suppressed
+                   OFFSET 0
+               ) f
+               OFFSET 0
            ) v
-           WHERE o.program_id = n.program_id AND o.id = n.id AND o.lease_token = n.token
+           WHERE o.program_id = v.program_id AND o.id = v.id AND o.lease_token = v.token
              AND (o.state = 'connecting' AND v.state NOT IN ('sent', 'uncertain')
                   OR o.state IN ('transmitting', 'uncertain') AND v.state IN ('sent', 'deferred', 'failed', 'uncertain'))
-           RETURNING o.id, o.recipient_index, o.campaign, o.step, o.state::text AS "state!", e.lead_revision"#,
+           RETURNING o.id, o.recipient_index, o.campaign, o.step, o.state::text AS "state!", v.lead_revision AS "lead_revision!""#,
         &programs,
         &ids,
         &tokens,

@@ -209,7 +209,7 @@ async fn two_mailers_never_claim_the_same_row() {
 }
 
 #[tokio::test]
-async fn a_claim_reads_no_more_than_it_takes_of_a_program_that_the_statistics_do_not_know() {
+async fn sending_reads_no_more_than_it_writes_of_a_program_that_the_statistics_do_not_know() {
     let mut world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
     plan_all(&world, &[world.plan_item(lead, 1, "ann@studio.example.com", Start::Queued)]).await;
@@ -222,13 +222,29 @@ async fn a_claim_reads_no_more_than_it_takes_of_a_program_that_the_statistics_do
              FROM outreach, generate_series(2, 3000) n",
         )
         .await;
-    let read = world.entries_read("outreach").await;
+    let before = world.entries_read("outreach").await;
+    let mut claimed = Vec::new();
     for _ in 0..10 {
-        assert_eq!(claim_some(&world, 5).await.len(), 5);
+        claimed.extend(claim_some(&world, 5).await);
     }
-    let read = world.entries_read("outreach").await - read;
-    // Each claim finds the places of those before it as well, until they are cleaned up.
-    assert!(read < 1_000, "{read} index entries for 50 mails out of 3,000");
+    assert_eq!(claimed.len(), 50);
+    let after_claims = world.entries_read("outreach").await;
+    for mail in &claimed {
+        assert!(begin(&world, mail).await);
+    }
+    let after_begins = world.entries_read("outreach").await;
+    for mail in &claimed {
+        assert_eq!(settle_one(&world, mail, Outcome::Sent).await.as_deref(), Some("sent"));
+    }
+    let after_settlements = world.entries_read("outreach").await;
+    // Each finds the places of those before it as well, until they are cleaned up.
+    for (what, read) in [
+        ("claims", after_claims - before),
+        ("moves to the data phase", after_begins - after_claims),
+        ("settlements", after_settlements - after_begins),
+    ] {
+        assert!(read < 1_000, "{what}: {read} index entries for 50 mails out of 3,000");
+    }
     world.database.cleanup().await;
 }
 
