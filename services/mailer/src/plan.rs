@@ -1,7 +1,7 @@
 //! The stage behind the queue `lead.enriched`: decides, records the decision, and plans the mail.
 //!
 //! A plan that may be sent now is inserted already claimed and handed to the [`Sender`] after the commit; what finds no
-//! free slot, or wants a token of a limited budget, is inserted as queued and found by polling.
+//! free slot soon, or wants a token of a limited budget, is inserted as queued and found by polling.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ pub struct Decided {
     lead: Box<EnrichedLead>,
     program: Arc<OpenProgram>,
     trace: TraceContext,
-    /// The right to start its mail at once; taken when the batch is applied.
+    /// The right to start its mail at once.
     slot: Option<Slot>,
     /// Whether the row was inserted under our lease.
     claimed: bool,
@@ -133,14 +133,25 @@ impl Stage for PlanStage {
             return Outcome::Done("stale");
         }
         let decision = decide(&lead, &program.program);
+        let mut mail = planned_mail(&lead, &program, &decision);
+        let mut slot = None;
+        if let Some(mail) = &mut mail
+            && decision == Decision::Plan
+            && !self.sender.is_limited(&program)
+        {
+            slot = self.sender.slot_soon().await;
+            if slot.is_some() {
+                mail.start = Start::Claimed(LeaseToken::generate());
+            }
+        }
         let item = PlanItem {
             program_id: envelope.program_id,
             lead_id: envelope.lead_id,
             enrichment_version: lead.version,
-            mail: planned_mail(&lead, &program, &decision),
+            mail,
             decision,
         };
-        Outcome::Apply(Decided { item, lead, program, trace: pipeline::current_trace(), slot: None, claimed: false })
+        Outcome::Apply(Decided { item, lead, program, trace: pipeline::current_trace(), slot, claimed: false })
     }
 
     fn apply<'a>(
@@ -149,9 +160,6 @@ impl Stage for PlanStage {
         batch: &'a mut [Decided],
     ) -> BoxFuture<'a, Result<Vec<Effect>, StoreError>> {
         Box::pin(async move {
-            for decided in batch.iter_mut() {
-                self.take_slot(decided);
-            }
             let items: Vec<PlanItem> = batch.iter().map(|decided| decided.item.clone()).collect();
             let planned = plan(tx, &items, self.sender.lease_seconds()).await?;
             let mut effects = Vec::with_capacity(batch.len());
@@ -190,20 +198,6 @@ impl Stage for PlanStage {
             self.sender.notify_queued();
         }
         self.sender.start(jobs).await;
-    }
-}
-
-impl PlanStage {
-    /// Lets a mail start at once if there is a slot for it. A slot from an earlier try of the same batch stays.
-    fn take_slot(&self, decided: &mut Decided) {
-        let Some(mail) = &mut decided.item.mail else { return };
-        if decided.item.decision != Decision::Plan || self.sender.is_limited(&decided.program) {
-            return;
-        }
-        if decided.slot.is_none() {
-            decided.slot = self.sender.try_slot();
-        }
-        mail.start = if decided.slot.is_some() { Start::Claimed(LeaseToken::generate()) } else { Start::Queued };
     }
 }
 

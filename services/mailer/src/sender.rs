@@ -6,9 +6,9 @@
 //!                                                        SMTP:    compose ─► turn ─► begin ─► COMMIT(data) ─► transmit ─► settle
 //! ```
 //!
-//! More mails are in hand than there are connections: while some are sent, others have been read and composed and wait for
-//! their turn. A connection's turn ends only when its mail is settled, so that a process that dies leaves no more mails
-//! `uncertain` than it has connections.
+//! More mails are in hand than there are connections ([`Slot`]): while some are sent, others have been read and composed
+//! and wait for their turn. A connection's turn ends only when its mail is settled, so that a process that dies leaves no
+//! more mails `uncertain` than it has connections.
 //!
 //! **Architecture invariant:** a body goes out only after the move of its row to the data phase was committed and
 //! acknowledged ([`commit`]). Whatever happens in between leaves a lease that runs out: back to the queue before that
@@ -19,6 +19,7 @@ pub mod commit;
 pub mod gate;
 pub mod poll;
 mod settle;
+mod slots;
 mod smtp;
 
 use std::{sync::Arc, time::Duration};
@@ -32,23 +33,21 @@ use store::{
     outreach::claim::{Claimed, Lease},
     programs::{Directory, OpenProgram},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{commit::Committer, gate::Gate};
+pub use self::slots::Slot;
+use self::{commit::Committer, gate::Gate, slots::Slots};
 use crate::{
     config::MailerConfig,
     message::{ComposeError, ComposeInput, ComposedMessage, Composer},
     transport::SmtpTransport,
 };
 
-/// How many mails may be captured at once: bounds the memory that they take.
-const CAPTURE_SLOTS: usize = 1_024;
 /// How long a mail may take to be captured, in seconds.
 const CAPTURE_LEASE_SECONDS: i32 = 60;
-
-/// How many mails are in hand for each connection: one is sent, one waits for its turn.
-const SLOTS_PER_CONNECTION: usize = 2;
+/// How long a planned mail waits for a slot before it is queued: claiming it from the queue later costs a second reading.
+const SLOT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How mails leave.
 #[derive(Debug, Clone)]
@@ -57,24 +56,6 @@ pub enum Transport {
     Capture,
     /// By SMTP.
     Smtp(SmtpTransport),
-}
-
-impl Transport {
-    /// How many mails may be in hand.
-    fn slots(&self, config: &MailerConfig) -> usize {
-        match self {
-            Self::Capture => CAPTURE_SLOTS,
-            // Nobody knows how long a pause is: what would wait for the end of one is better claimed later.
-            Self::Smtp(_) if !config.smtp.delay_between.is_zero() => config.smtp.connections.get() as usize,
-            Self::Smtp(_) => SLOTS_PER_CONNECTION * config.smtp.connections.get() as usize,
-        }
-    }
-}
-
-/// The right to have one mail in hand, from its claim until it is settled.
-#[derive(Debug)]
-pub struct Slot {
-    _permit: OwnedSemaphorePermit,
 }
 
 /// A claimed row with everything that its mail is made of.
@@ -132,7 +113,7 @@ pub struct Sender {
 struct Inner {
     parts: Parts,
     committer: Committer,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     tasks: TaskTracker,
     /// Rows were queued that may be due now.
     queued: Notify,
@@ -158,24 +139,23 @@ impl Sender {
             .u64_counter("leadmill.mailer.mails")
             .with_description("Attempts to send or capture a mail, by outcome")
             .build();
-        let slots = Arc::new(Semaphore::new(parts.transport.slots(&parts.config)));
+        let slots = Slots::new(&parts.transport, &parts.config);
         let inner = Inner { parts, committer, slots, tasks: TaskTracker::new(), queued: Notify::new(), outcomes };
         Self { inner: Arc::new(inner) }
     }
 
     /// The right to have one more mail in hand, if there is one at this moment.
-    pub fn try_slot(&self) -> Option<Slot> {
-        if !self.inner.parts.gate.is_open() {
-            return None;
-        }
-        Arc::clone(&self.inner.slots).try_acquire_owned().ok().map(|permit| Slot { _permit: permit })
+    fn try_slot(&self) -> Option<Slot> {
+        self.inner.parts.gate.is_open().then(|| self.inner.slots.take()).flatten()
     }
 
-    /// Waits until a good part of the slots is free, so that claims come in sets.
-    async fn wait_for_slots(&self) {
-        let all = self.inner.parts.transport.slots(&self.inner.parts.config);
-        let part = u32::try_from(all.div_ceil(SLOTS_PER_CONNECTION)).unwrap_or(u32::MAX);
-        drop(self.inner.slots.acquire_many(part).await);
+    /// The right to have one more mail in hand, if there is one soon.
+    pub async fn slot_soon(&self) -> Option<Slot> {
+        let gate = &self.inner.parts.gate;
+        if !gate.is_open() {
+            return None;
+        }
+        timeout(SLOT_PATIENCE, self.inner.slots.wait()).await.ok().filter(|_| gate.is_open())
     }
 
     /// Whether mails of this program want tokens of a budget: then they are claimed by polling, where tokens are taken.

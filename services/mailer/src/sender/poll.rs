@@ -31,15 +31,16 @@ const LAST_ROUND: Duration = Duration::from_secs(5);
 pub async fn run(sender: &Sender, soft: &CancellationToken) {
     let interval = sender.inner.parts.config.poll_interval;
     let mut programs = Programs::default();
+    let mut slots = Vec::new();
     while !soft.is_cancelled() {
         // Not cut short: mails that were claimed and not started would have to wait for their lease to run out.
         let ended = tokio::select! {
-            ended = round(sender, &mut programs, soft) => ended,
+            ended = round(sender, &mut programs, std::mem::take(&mut slots), soft) => ended,
             () = long_after(soft) => return,
         };
         let pause = async {
             match ended {
-                Ok(true) => sender.wait_for_slots().await,
+                Ok(true) => slots = sender.inner.slots.wait_for_portion().await,
                 Ok(false) => {
                     tokio::select! {
                         () = tokio::time::sleep(interval) => {}
@@ -52,6 +53,7 @@ pub async fn run(sender: &Sender, soft: &CancellationToken) {
                 }
             }
             if !sender.inner.parts.gate.is_open() {
+                slots.clear();
                 tokio::time::sleep(sender.inner.parts.gate.remaining()).await;
             }
         };
@@ -100,15 +102,21 @@ impl Programs {
     }
 }
 
-/// One round over all programs, each in its turn the first one. `true` when one had more than there were slots.
-async fn round(sender: &Sender, programs: &mut Programs, soft: &CancellationToken) -> Result<bool, StoreError> {
+/// One round over all programs, each in its turn the first one, with the slots that were waited for and those that are free.
+/// `true` when one may have more than there were slots.
+async fn round(
+    sender: &Sender,
+    programs: &mut Programs,
+    mut slots: Vec<Slot>,
+    soft: &CancellationToken,
+) -> Result<bool, StoreError> {
     programs.look(sender).await?;
     let mut more = false;
     for program in &programs.ids {
         if soft.is_cancelled() {
             break;
         }
-        more |= claim_and_start(sender, *program).await?;
+        more |= claim_and_start(sender, *program, &mut slots).await?;
     }
     if !programs.ids.is_empty() {
         programs.ids.rotate_left(1);
@@ -117,27 +125,28 @@ async fn round(sender: &Sender, programs: &mut Programs, soft: &CancellationToke
 }
 
 /// Claims as many mails of a program as can start now, and starts them; `true` when there may be more.
-async fn claim_and_start(sender: &Sender, program: ProgramId) -> Result<bool, StoreError> {
+async fn claim_and_start(sender: &Sender, program: ProgramId, slots: &mut Vec<Slot>) -> Result<bool, StoreError> {
     let Some(open) = sender.inner.parts.directory.get(program).await? else { return Ok(false) };
-    let mut slots = Vec::new();
     while slots.len() < MAX_CLAIM
         && let Some(slot) = sender.try_slot()
     {
         slots.push(slot);
     }
     if slots.is_empty() {
-        return Ok(false);
+        return Ok(true);
     }
-    let wanted = slots.len() as i32;
+    let wanted = slots.len().min(MAX_CLAIM);
     let budgets = budgets(sender, &open);
     let lease_seconds = sender.lease_seconds();
     let claimed = sender
         .inner
         .parts
         .db
-        .transact("mailer.claim", |tx, _| Box::pin(claim_within_budget(tx, program, wanted, budgets, lease_seconds)))
+        .transact("mailer.claim", |tx, _| {
+            Box::pin(claim_within_budget(tx, program, wanted as i32, budgets, lease_seconds))
+        })
         .await?;
-    let more = claimed.len() == slots.len();
+    let more = claimed.len() == wanted;
     if !claimed.is_empty() {
         start(sender, &open, claimed, slots).await?;
     }
@@ -209,14 +218,14 @@ async fn start(
     sender: &Sender,
     program: &Arc<OpenProgram>,
     claimed: Vec<Claimed>,
-    slots: Vec<Slot>,
+    slots: &mut Vec<Slot>,
 ) -> Result<(), StoreError> {
     let ids: Vec<(ProgramId, LeadId)> = claimed.iter().map(|row| (row.program_id, row.lead_id)).collect();
     let parts = &sender.inner.parts;
     let mut found: HashMap<_, _> = enrichments::open(&parts.db, parts.directory.vault(), &ids).await?;
     let mut jobs = Vec::with_capacity(claimed.len());
     let mut gone = Vec::new();
-    for (row, slot) in claimed.into_iter().zip(slots) {
+    for (row, slot) in claimed.into_iter().zip(slots.drain(..ids.len())) {
         let reason = match found.remove(&(row.program_id, row.lead_id)) {
             Some(FoundEnriched::Enriched(lead)) if !lead.suppressed => match plan::decide(&lead, &program.program) {
                 Decision::Plan => {

@@ -1,6 +1,6 @@
 //! One mail by SMTP: compose, wait for a connection, offer the envelope, commit, transmit, settle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store::{outreach::settle::Outcome, programs};
 use tokio::time::{sleep, timeout};
@@ -45,6 +45,7 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
             return sender.settle(job, Outcome::Returned { after }, None).await;
         }
     };
+    let turn_began = Instant::now();
     match deliver(sender, &mut session, &envelope, &message.bytes, job.lease()).await {
         Delivery::GivenUp => {
             sender.count("given_up", 1);
@@ -76,6 +77,7 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
             sender.settle(job, settle::outcome_of(&outcome, in_data, pauses), reply).await;
         }
     }
+    sender.inner.slots.turn_took(turn_began.elapsed());
     let parts = &sender.inner.parts;
     parts.soft.run_until_cancelled(sleep(parts.config.smtp.delay_between)).await;
 }
@@ -88,7 +90,10 @@ async fn turn(sender: &Sender, transport: &SmtpTransport) -> Result<Session, Dur
     match parts.soft.run_until_cancelled(timeout(patience, transport.session())).await {
         Some(Ok(session)) if parts.gate.is_open() => Ok(session),
         Some(Ok(_)) => Err(parts.gate.remaining()),
-        Some(Err(_)) => Err(patience),
+        Some(Err(_)) => {
+            sender.inner.slots.turn_took(patience);
+            Err(patience)
+        }
         None => Err(Duration::ZERO),
     }
 }
