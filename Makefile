@@ -34,7 +34,7 @@ soak: ## random faults for MINUTES=20, from SEED=1; prints the table, and the se
 	@deploy/soak.sh $(or $(MINUTES),20) $(or $(SEED),1)
 
 lint: ## format, migrations, clippy, rustdoc, licences: what needs no servers
-	@deploy/test.sh format migrations lint docs licences
+	@deploy/test.sh format migrations patches lint docs licences
 
 sqlx-prepare: ## crates/store/.sqlx/ anew, after a change of queries or migrations
 	@deploy/sqlx-prepare.sh

@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands, in one command; `make test` is this.
 #
 #   deploy/test.sh               all steps
-#   deploy/test.sh STEP...       some of them: format migrations lint docs queries licences build tests
+#   deploy/test.sh STEP...       some of them: format migrations patches lint docs queries licences build tests
 #
 # It stops at the first step that fails. TEST_FLAGS goes to `cargo test`, such as TEST_FLAGS='-p store -- outbox'.
 # The end-to-end tests find the binaries in TEST_BIN_DIR, a python with a real SMTP server (deploy/smtp_sink.py) in
@@ -19,6 +19,13 @@ format() { # rustfmt, as rustfmt.toml has it
 
 migrations() { # append-only
   deploy/check-migrations.sh
+}
+
+patches() { # the mutations of `make mutations` still fit the code that they mutate
+  local patch
+  for patch in tests/mutations/*.patch; do
+    git apply --check "$patch"
+  done
 }
 
 lint() { # clippy with warnings denied
@@ -106,7 +113,7 @@ if [[ ${1:-} == --step ]]; then
   exit
 fi
 
-all=(format migrations lint docs queries licences build tests)
+all=(format migrations patches lint docs queries licences build tests)
 steps=("$@")
 ((${#steps[@]})) || steps=("${all[@]}")
 for step in "${steps[@]}"; do
