@@ -36,7 +36,8 @@ struct Shared {
     /// How many connections there are, if their turns decide about the number of slots.
     connections: Option<usize>,
     /// Slots that were waited for together, for those who wait one by one.
-    pouch: tokio::sync::Mutex<Vec<Slot>>,
+    /// Whoever waits for free ones holds it, empty: what lies here while others wait would be missing for ever.
+    pouch: tokio::sync::Mutex<Option<OwnedSemaphorePermit>>,
     /// The fewest that are worth a transaction of their own.
     portion: usize,
 }
@@ -79,8 +80,8 @@ impl Slots {
 
     /// One, if it is free and nobody waits for it.
     pub(super) fn take(&self) -> Option<Slot> {
-        let kept = self.shared.pouch.try_lock().ok().and_then(|mut pouch| pouch.pop());
-        kept.or_else(|| Arc::clone(&self.shared.free).try_acquire_owned().ok().map(|permit| self.slot(permit)))
+        let kept = self.shared.pouch.try_lock().ok().and_then(|mut pouch| pouch.as_mut()?.split(1));
+        kept.or_else(|| Arc::clone(&self.shared.free).try_acquire_owned().ok()).map(|permit| self.slot(permit))
     }
 
     /// One, in the order of those who wait; once none is free, they come in portions, so that the mails that wait for them
@@ -88,31 +89,31 @@ impl Slots {
     pub(super) async fn wait(&self) -> Slot {
         let mut pouch = self.shared.pouch.lock().await;
         loop {
-            if let Some(slot) = pouch.pop() {
-                return slot;
-            }
-            if let Ok(permit) = Arc::clone(&self.shared.free).try_acquire_owned() {
+            let kept = pouch.as_mut().and_then(|kept| kept.split(1));
+            if let Some(permit) = kept.or_else(|| Arc::clone(&self.shared.free).try_acquire_owned().ok()) {
                 return self.slot(permit);
             }
             let portion = self.shared.portion.max(self.size().now / 4);
-            *pouch = self.wait_for(portion).await;
+            *pouch = Some(self.acquire(portion).await);
         }
     }
 
     /// As many as are worth a claim, in the order of those who wait.
     pub(super) async fn wait_for_portion(&self) -> Vec<Slot> {
-        self.wait_for(self.shared.portion).await
+        let mut pouch = self.shared.pouch.lock().await;
+        let mut permits = match pouch.take() {
+            Some(kept) => kept,
+            None => self.acquire(0).await,
+        };
+        let missing = self.shared.portion.saturating_sub(permits.num_permits());
+        permits.merge(self.acquire(missing).await);
+        drop(pouch);
+        std::iter::from_fn(|| permits.split(1)).map(|permit| self.slot(permit)).collect()
     }
 
-    async fn wait_for(&self, count: usize) -> Vec<Slot> {
+    async fn acquire(&self, count: usize) -> OwnedSemaphorePermit {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let mut permits =
-            Arc::clone(&self.shared.free).acquire_many_owned(count).await.expect("the semaphore is never closed");
-        let mut slots = Vec::new();
-        while let Some(permit) = permits.split(1) {
-            slots.push(self.slot(permit));
-        }
-        slots
+        Arc::clone(&self.shared.free).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
 
     /// Says how long a connection was taken by one mail, or a mail waited for one in vain.
@@ -190,6 +191,34 @@ mod tests {
         drop((first, more));
         assert_eq!(slots.wait_for_portion().await.len(), 4);
         assert!(slots.wait().now_or_never().is_some());
+        assert_eq!(std::iter::from_fn(|| slots.take()).collect::<Vec<_>>().len(), 8);
+    }
+
+    #[tokio::test]
+    async fn what_was_left_of_a_portion_is_not_missing_when_slots_grow_few() {
+        let slots = Slots::with(8, 4, Some(4));
+        slots.turn_took(Duration::ZERO);
+        let mut held: Vec<Slot> = std::iter::from_fn(|| slots.take()).collect();
+        assert_eq!(held.len(), 4 + MAX_AHEAD);
+        let planner = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.wait().await }
+        });
+        tokio::task::yield_now().await;
+        let poller = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.wait_for_portion().await }
+        });
+        tokio::task::yield_now().await;
+        held.truncate(held.len() - 65);
+        held.push(planner.await.unwrap());
+        for _ in 0..200 {
+            slots.turn_took(Duration::from_secs(15));
+        }
+        drop(held);
+        let portion = tokio::time::timeout(Duration::from_secs(5), poller).await.unwrap().unwrap();
+        assert!(portion.len() >= 4, "{}", portion.len());
+        drop(portion);
         assert_eq!(std::iter::from_fn(|| slots.take()).collect::<Vec<_>>().len(), 8);
     }
 
