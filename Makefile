@@ -25,7 +25,7 @@ test: ## every check and every test, as CI runs them (TEST_FLAGS='-p store' for 
 	@deploy/test.sh
 
 faults: ## the fault scenarios in their long form, and their table; takes long
-	@LEADMILL_FAULTS=full TEST_FLAGS='-p leadmill-tests --test faults -- --test-threads=2' deploy/test.sh build tests
+	@LEADMILL_FAULTS=full TEST_FLAGS='--workspace --test faults -- --test-threads=2' deploy/test.sh build tests
 
 mutations: ## takes safeguards away, and sees whether the fault scenarios notice; takes long
 	@deploy/mutations.sh

@@ -31,7 +31,8 @@ git worktree prune
 git worktree add --quiet --detach "$tree" HEAD
 # Some patches change queries, which the compiler checks against a database then.
 scratch=$(cargo run --quiet --package test-support --example scratch_database -- create)
-scenarios=$(cargo test --locked --package leadmill-tests --test faults --no-run --message-format json \
+# All of the workspace, as `make test` builds it: for one package alone the dependencies would be compiled once more.
+scenarios=$(cargo test --locked --workspace --test faults --no-run --message-format json \
   | grep -o '"executable":"[^"]*/faults-[^"]*"' | cut -d'"' -f4)
 
 head_of() {

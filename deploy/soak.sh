@@ -18,7 +18,7 @@ trap 'rm -f "$table"' EXIT
 status=0
 TEST_BIN_DIR=$(debug_binaries)
 export TEST_BIN_DIR
-TEST_FAULT_TABLE=$table cargo run --locked --quiet --package leadmill-tests --bin soak -- "${1:-20}" "${2:-1}" || status=$?
+TEST_FAULT_TABLE=$table "$TEST_BIN_DIR/soak" "${1:-20}" "${2:-1}" || status=$?
 echo
 deploy/fault-table.sh <"$table"
 exit $status
