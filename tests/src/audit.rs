@@ -106,7 +106,8 @@ pub async fn audit(stack: &Stack, planted: Planted<'_>) {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     for (queue, dead) in [(Queue::LeadCreated, planted.dead_created), (Queue::LeadEnriched, planted.dead_enriched)] {
         stack.amqp().wait_for_depth(queue.name(), 0).await;
-        assert_eq!(stack.amqp().depth(queue.dead_name()).await, Some(dead), "dead letters of {queue}");
+        // What a consumer still has in hand is in neither queue.
+        stack.amqp().wait_for_depth(queue.dead_name(), dead).await;
     }
 }
 
