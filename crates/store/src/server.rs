@@ -23,6 +23,8 @@ pub struct Facts {
     pub synchronous_commit: String,
     /// Whether it is a standby, which can't be written to.
     pub standby: bool,
+    /// Whether it removes dead rows and keeps the planner's statistics up to date by itself.
+    pub autovacuum: bool,
 }
 
 impl Facts {
@@ -43,13 +45,15 @@ pub async fn reach(url: &str) -> Result<(), StoreError> {
 
 /// Asks the server.
 pub async fn facts(connection: &mut Connection) -> Result<Facts, StoreError> {
-    let (version, number, fsync, synchronous_commit, standby): (String, i32, String, String, bool) = sqlx::query_as(
-        "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-                current_setting('fsync'), current_setting('synchronous_commit'), pg_is_in_recovery()",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(Facts { version, major: number / 10_000, fsync, synchronous_commit, standby })
+    let (version, number, fsync, synchronous_commit, standby, autovacuum): (String, i32, String, String, bool, bool) =
+        sqlx::query_as(
+            "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
+                    current_setting('fsync'), current_setting('synchronous_commit'), pg_is_in_recovery(),
+                    current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean",
+        )
+        .fetch_one(connection)
+        .await?;
+    Ok(Facts { version, major: number / 10_000, fsync, synchronous_commit, standby, autovacuum })
 }
 
 /// The URL of a sibling of the database that `url` names: the same server and account, the name with `suffix` at its end.
@@ -128,6 +132,7 @@ mod tests {
             fsync: fsync.to_owned(),
             synchronous_commit: synchronous_commit.to_owned(),
             standby: false,
+            autovacuum: true,
         };
         assert!(facts("on", "on").is_durable());
         assert!(!facts("off", "on").is_durable());

@@ -96,7 +96,12 @@ fn postgresql(endpoint: &str, facts: &server::Facts) -> Check {
             "set both to on: with less, a crash of the server forgets that a mail was sent, and it is sent again";
         return Check::warning("postgresql", found, advice);
     }
-    Check::ok("postgresql", format!("{found}, fsync and synchronous_commit on"))
+    if !facts.autovacuum {
+        let advice = "set autovacuum and track_counts to on, or let something else VACUUM and ANALYZE: without it tables grow \
+                      and slow down, and the planner knows nothing of what is in them";
+        return Check::warning("postgresql", format!("{found}, autovacuum off"), advice);
+    }
+    Check::ok("postgresql", format!("{found}; fsync, synchronous_commit and autovacuum on"))
 }
 
 /// Whether the master key opens the keys of every program, and whether the programs can send.
@@ -251,7 +256,25 @@ fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::State;
     use super::*;
+
+    #[test]
+    fn what_would_do_harm_in_the_long_run_is_a_warning() {
+        let facts = server::Facts {
+            version: "17.2".to_owned(),
+            major: 17,
+            fsync: "on".to_owned(),
+            synchronous_commit: "on".to_owned(),
+            standby: false,
+            autovacuum: true,
+        };
+        let warns = |facts: &server::Facts| matches!(postgresql("host:5432", facts).state, State::Warning);
+        assert!(!warns(&facts));
+        assert!(warns(&server::Facts { autovacuum: false, ..facts.clone() }));
+        assert!(warns(&server::Facts { fsync: "off".to_owned(), ..facts.clone() }));
+        assert!(warns(&server::Facts { major: 14, ..facts }));
+    }
 
     #[test]
     fn versions_from_3_10_to_4_are_supported() {
