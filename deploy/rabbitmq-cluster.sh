@@ -43,13 +43,14 @@ stop() {
 trap stop EXIT
 
 export ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"
-ERL_EPMD_PORT=$(free_port)
-export ERL_EPMD_PORT
+# the name service's, and two for each node
+read -r -a ports <<<"$(free_ports 7)"
+export ERL_EPMD_PORT=${ports[0]}
 as "$name" "$folder" setsid "$epmd" </dev/null >"$folder/epmd.log" 2>&1 &
 started+=($!)
 disown
 
-node() { # NUMBER PORT
+node() { # NUMBER PORT DISTRIBUTION_PORT
   local own=$folder/$1
   (as "$name" "$folder" mkdir "$own")
   {
@@ -60,9 +61,7 @@ node() { # NUMBER PORT
   (as "$name" "$folder" tee "$own/enabled_plugins") <<<'[].' >/dev/null
   (as "$name" "$folder" tee "$own/rabbitmq-env.conf") </dev/null >/dev/null
   (
-    RABBITMQ_NODENAME=node$1@localhost
-    RABBITMQ_DIST_PORT=$(free_port)
-    export RABBITMQ_NODENAME RABBITMQ_DIST_PORT
+    export RABBITMQ_NODENAME=node$1@localhost RABBITMQ_DIST_PORT=$3
     export RABBITMQ_CONF_ENV_FILE=$own/rabbitmq-env.conf RABBITMQ_CONFIG_FILE=$own/rabbitmq.conf
     export RABBITMQ_ENABLED_PLUGINS_FILE=$own/enabled_plugins RABBITMQ_ADVANCED_CONFIG_FILE=$own/advanced.config
     export RABBITMQ_MNESIA_BASE=$own RABBITMQ_MNESIA_DIR=$own/node RABBITMQ_LOG_BASE=$own/logs
@@ -73,13 +72,11 @@ node() { # NUMBER PORT
   disown
 }
 
-ports=()
 for number in 1 2 3; do
-  ports+=("$(free_port)")
-  node "$number" "${ports[-1]}"
+  node "$number" "${ports[number]}" "${ports[number + 3]}"
 done
 for number in 1 2 3; do
-  port=${ports[number - 1]}
+  port=${ports[number]}
   for ((tries = 0; ; tries++)); do
     [[ -z $(rabbitmq_login 127.0.0.1 "$port" leadmill "$pass") ]] || break
     ((tries < 1200)) || { log "node $number didn't start:"; tail -15 "$folder/$number/start.log" >&2; exit 1; }

@@ -48,13 +48,15 @@ port_open() {
   (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null
 }
 
-free_port() {
-  local port
+# free_ports COUNT: prints that many ports, all different. Whoever needs several asks once: two calls may draw the same.
+free_ports() {
+  local port ports=()
   for _ in {1..50}; do
     port=$((20000 + RANDOM % 12000))
-    port_open 127.0.0.1 "$port" || { echo "$port"; return; }
+    [[ " ${ports[*]} " == *" $port "* ]] || port_open 127.0.0.1 "$port" || ports+=("$port")
+    ((${#ports[@]} < $1)) || { echo "${ports[*]}"; return; }
   done
-  log "no free port between 20000 and 32000"
+  log "no free ports between 20000 and 32000"
   return 1
 }
 

@@ -101,7 +101,7 @@ postgres_start() {
   pass=$(recall postgres password)
   postgres_stop
   for _ in 1 2 3; do
-    port=$(earlier_port postgres) || port=$(free_port) || return 1
+    port=$(earlier_port postgres) || port=$(free_ports 1) || return 1
     postgres_settings "$port" | (as "$name" "$folder" tee "$folder/pg/leadmill.conf") >/dev/null
     if (as "$name" "$folder" "$binaries/pg_ctl" --pgdata "$folder/pg" --log "$folder/log" --wait --timeout 60 --silent start) >&2 </dev/null; then
       printf '%s\n' "$binaries" >"$stack/postgres/binaries"

@@ -84,7 +84,7 @@ rabbitmq_epmd() {
 }
 
 rabbitmq_start() {
-  local scripts epmd name folder pass port distribution_port epmd_port url
+  local scripts epmd name folder pass
   scripts=$(rabbitmq_installed) epmd=$(rabbitmq_epmd)
   [[ -n $scripts && -n $epmd ]] || return 1
   name=$(account rabbitmq) || return 1
@@ -95,11 +95,24 @@ rabbitmq_start() {
     pass=$(password)
     (umask 077 && printf '%s\n' "$pass" >"$stack/rabbitmq/password")
   fi
-  port=$(earlier_port rabbitmq) || port=$(free_port) || return 1
-  distribution_port=$(free_port) && epmd_port=$(free_port) || return 1
-  printf '%s\n' "$epmd_port" >"$stack/rabbitmq/epmd-port"
   printf '%s\n' "$name" >"$stack/rabbitmq/account"
-  url="amqp://leadmill:$pass@127.0.0.1:$port/%2f"
+  for _ in 1 2 3; do
+    rabbitmq_launch && return
+    # Somebody may have taken a port since it was found free.
+    grep -qE 'already_used|eaddrinuse' "$folder/start.log" "$folder/epmd.log" || break
+  done
+  log "rabbitmq: the private server didn't start; the end of $folder/start.log:"
+  tail -15 "$folder/start.log" >&2
+  return 1
+}
+
+# Starts name service and node with what rabbitmq_start has found, and waits until the node lets us in.
+rabbitmq_launch() {
+  local ports port distribution_port epmd_port
+  ports=$(free_ports 3) || return 1
+  read -r distribution_port epmd_port port <<<"$ports"
+  port=$(earlier_port rabbitmq || echo "$port")
+  printf '%s\n' "$epmd_port" >"$stack/rabbitmq/epmd-port"
   rabbitmq_settings "$port" "$pass" | (as "$name" "$folder" tee "$folder/rabbitmq.conf") >/dev/null
   (as "$name" "$folder" tee "$folder/enabled_plugins") <<<'[].' >/dev/null
   (as "$name" "$folder" tee "$folder/rabbitmq-env.conf") </dev/null >/dev/null
@@ -107,7 +120,7 @@ rabbitmq_start() {
   # A name service of its own: the system's belongs to another account, which may refuse us or go away.
   (
     export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1
-    as "$name" "$folder" setsid "$epmd" </dev/null >>"$folder/epmd.log" 2>&1 &
+    as "$name" "$folder" setsid "$epmd" </dev/null >"$folder/epmd.log" 2>&1 &
     echo $! >"$stack/rabbitmq/epmd-pid"
   )
   (
@@ -125,14 +138,12 @@ rabbitmq_start() {
   for _ in {1..600}; do
     if [[ -n $(rabbitmq_login 127.0.0.1 "$port" leadmill "$pass") ]]; then
       cp "$folder/pid" "$stack/rabbitmq/pid"
-      remember rabbitmq private "$url"
+      remember rabbitmq private "amqp://leadmill:$pass@127.0.0.1:$port/%2f"
       return
     fi
     kill -0 "$(recall rabbitmq script-pid)" 2>/dev/null || break
     sleep 0.1
   done
-  log "rabbitmq: the private server didn't start; the end of $folder/start.log:"
-  tail -15 "$folder/start.log" >&2
   rabbitmq_stop
   return 1
 }
