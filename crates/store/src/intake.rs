@@ -6,6 +6,8 @@ mod idempotency;
 mod plan;
 mod write;
 
+use std::collections::HashMap;
+
 use domain::{
     event::TraceContext,
     id::{LeadId, RunId},
@@ -45,6 +47,9 @@ pub struct IntakeBatch {
     pub rejects: Vec<Reject>,
     /// What to do with known leads.
     pub dedupe: Dedupe,
+    /// Whether most likely none of the leads is known: they are written without a look before. Where one is known, looking
+    /// and writing come after all, and only time was lost.
+    pub likely_new: bool,
     /// The trace that the batch belongs to.
     pub trace: TraceContext,
     /// The time that counts as the leads' creation.
@@ -94,8 +99,8 @@ pub async fn accept(
     let plan = Plan::make(program, batch);
     // A lead that another process takes in or changes between the look and the write makes the plan stale: look again.
     let mut looks = 0;
+    let mut known = if batch.likely_new { HashMap::new() } else { plan.look(db, vault).await? };
     loop {
-        let known = plan.look(db, vault).await?;
         let sealed = plan.seal(vault, program, &known);
         let (plan, sealed, answer) = (&plan, &sealed, &answer);
         let written =
@@ -104,5 +109,6 @@ pub async fn accept(
             Err(error) if error.is_stale() && looks < MAX_LOOKS => looks += 1,
             written => return written,
         }
+        known = plan.look(db, vault).await?;
     }
 }

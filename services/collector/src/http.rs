@@ -141,6 +141,7 @@ impl Ingest {
             items,
             rejects,
             dedupe: run.dedupe,
+            likely_new: false,
             trace: pipeline::current_trace(),
             now: intake.clock.now(),
             idempotency,

@@ -157,11 +157,13 @@ impl Intake {
         let at_once = if run.dedupe == Dedupe::Update { 1 } else { PAGES_UNDER_WAY };
         let mut counts = Counts::default();
         let mut under_way = JoinSet::new();
+        // Whether the page that was settled last had only new leads: then so will the next, as a rule.
+        let mut newcomers = false;
         let mut complete = false;
         let mut failure = None;
         loop {
             while under_way.len() >= at_once || (failure.is_some() && !under_way.is_empty()) {
-                settle(run, under_way.join_next().await, &mut counts, &mut failure);
+                newcomers = settle(run, under_way.join_next().await, &mut counts, &mut failure);
                 progress(&counts);
             }
             if failure.is_some() {
@@ -175,7 +177,7 @@ impl Intake {
             match page {
                 Some(Ok(page)) => {
                     let (intake, run) = (self.clone(), run.clone());
-                    under_way.spawn(async move { intake.take_page(&run, page).await });
+                    under_way.spawn(async move { intake.take_page(&run, page, newcomers).await });
                 }
                 Some(Err(error)) => failure = Some(error.into()),
                 None => {
@@ -198,10 +200,10 @@ impl Intake {
     }
 
     /// Takes in one page in one transaction; waits for a database that is away.
-    async fn take_page(&self, run: &Run, page: Vec<Row>) -> Result<Counts, CollectError> {
+    async fn take_page(&self, run: &Run, page: Vec<Row>, likely_new: bool) -> Result<Counts, CollectError> {
         let span = info_span!("collector.page", run.id = %run.id, rows = page.len());
         async {
-            let batch = self.batch(run, page);
+            let batch = self.batch(run, page, likely_new);
             let mut delays = Policy::OUTAGE.start();
             loop {
                 match accept(&self.db, &self.vault, &run.program, &batch, |_| serde_json::Value::Null).await {
@@ -225,7 +227,7 @@ impl Intake {
         .await
     }
 
-    fn batch(&self, run: &Run, page: Vec<Row>) -> IntakeBatch {
+    fn batch(&self, run: &Run, page: Vec<Row>, likely_new: bool) -> IntakeBatch {
         let mut items = Vec::with_capacity(page.len());
         let mut rejects = Vec::new();
         for row in page {
@@ -257,6 +259,7 @@ impl Intake {
             items,
             rejects,
             dedupe: run.dedupe,
+            likely_new,
             trace,
             now: self.clock.now(),
             idempotency: None,
@@ -266,14 +269,19 @@ impl Intake {
 
 type Ended = Option<Result<Result<Counts, CollectError>, tokio::task::JoinError>>;
 
-fn settle(run: &Run, ended: Ended, counts: &mut Counts, failure: &mut Option<CollectError>) {
+/// Adds up what has become of a page, and says whether it brought new leads and no other.
+fn settle(run: &Run, ended: Ended, counts: &mut Counts, failure: &mut Option<CollectError>) -> bool {
     match ended {
-        Some(Ok(Ok(of_page))) => *counts += of_page,
+        Some(Ok(Ok(of_page))) => {
+            *counts += of_page;
+            return of_page.accepted > 0 && of_page.updated + of_page.duplicates == 0;
+        }
         // The first failure is the one to tell.
         Some(Ok(Err(error))) => *failure = failure.take().or(Some(error)),
         Some(Err(_)) => *failure = failure.take().or(Some(CollectError::Panicked { run: run.id })),
         None => {}
     }
+    false
 }
 
 /// An error with its sources, for the log.

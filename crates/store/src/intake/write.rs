@@ -20,7 +20,8 @@ impl Plan<'_> {
     /// Writes everything.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the leads changed since they were looked at.
+    /// [`StoreError::Stale`] when somebody else took one of these leads in, or changed it, since the look. What is sealed here
+    /// belongs to the rows of this plan, so all of it is rolled back, to be planned anew.
     pub(super) async fn write(
         &self,
         tx: &mut Connection,
@@ -74,12 +75,13 @@ impl Plan<'_> {
         Ok(IntakeOutcome { items, counts, outbox, repeated: None })
     }
 
-    /// Inserts new leads and their keys, all of them or none.
+    /// Inserts new leads and their keys, all of them or none. Without ON CONFLICT, which would look for each lead once more: the
+    /// plan has looked, or is sure enough not to, and one that is there all the same makes it stale.
     async fn insert(&self, tx: &mut Connection, new: &Columns) -> Result<(), StoreError> {
         if new.ids.is_empty() {
             return Ok(());
         }
-        let inserted = sqlx::query!(
+        sqlx::query!(
             "INSERT INTO leads (program_id, id, source, name, username, email, profile_url, follower_count, bio, verified,
                                 location, country, username_index, email_index, index_version, created_at, updated_at)
              SELECT $1, id, source, name, username, email, profile_url, follower_count, bio, verified, location, country,
@@ -87,8 +89,7 @@ impl Plan<'_> {
              FROM UNNEST($4::uuid[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bigint[],
                          $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[], $16::bytea[])
                   AS n (id, source, name, username, email, profile_url, follower_count, bio, verified, location, country,
-                        username_index, email_index)
-             ON CONFLICT (program_id, source, username_index) DO NOTHING",
+                        username_index, email_index)",
             self.program.as_uuid(),
             INDEX_VERSION,
             self.batch.now,
@@ -107,8 +108,11 @@ impl Plan<'_> {
             &new.email_indexes as &[Option<Vec<u8>>],
         )
         .execute(&mut *tx)
-        .await?;
-        all_or_stale(inserted.rows_affected(), new)?;
+        .await
+        .map_err(|error| match error {
+            sqlx::Error::Database(error) if error.is_unique_violation() => StoreError::Stale,
+            error => error.into(),
+        })?;
         sqlx::query!(
             "INSERT INTO lead_keys (program_id, lead_id, wrapped_key)
              SELECT $1, lead_id, wrapped_key FROM UNNEST($2::uuid[], $3::bytea[]) AS k (lead_id, wrapped_key)",
@@ -159,12 +163,6 @@ impl Plan<'_> {
         )
         .execute(tx)
         .await?;
-        all_or_stale(updated.rows_affected(), changed)
+        if updated.rows_affected() == changed.ids.len() as u64 { Ok(()) } else { Err(StoreError::Stale) }
     }
-}
-
-/// Somebody else took one of these leads in, or changed it, since the look. What is sealed here belongs to the rows of this
-/// plan, so all of it is rolled back and planned anew.
-fn all_or_stale(written: u64, wanted: &Columns) -> Result<(), StoreError> {
-    if written == wanted.ids.len() as u64 { Ok(()) } else { Err(StoreError::Stale) }
 }

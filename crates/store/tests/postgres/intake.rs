@@ -77,6 +77,26 @@ async fn two_processes_that_take_the_same_leads_in_make_each_once() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_taken_for_new_makes_no_second_lead_of_a_known_one() {
+    let world = World::new().await;
+    let ann = world.accept_one(profile("ann")).await;
+    let eve = world.accept_one(profile("eve")).await;
+    world.erase(eve).await;
+    let mut batch = world.batch(vec![profile("bob"), profile("ann"), profile("eve")], vec![], Dedupe::Skip);
+    batch.likely_new = true;
+    let items = world.try_accept(batch.clone()).await.unwrap().items;
+    let [Accepted::New(bob), Accepted::Duplicate(same), Accepted::Erased] = items[..] else { panic!("{items:?}") };
+    assert_eq!(same, ann);
+    assert_eq!(world.open_lead(bob).await.lead.profile, profile("bob"));
+    batch.dedupe = Dedupe::Update;
+    batch.items[1].bio = Some("I bake cakes".to_owned());
+    let items = world.try_accept(batch).await.unwrap().items;
+    assert_eq!(items, [Accepted::Duplicate(bob), Accepted::Updated(ann), Accepted::Erased]);
+    assert_eq!(world.count("SELECT count(*) FROM leads").await, 3);
+    assert_eq!(world.count("SELECT count(*) FROM outbox").await, 4);
+}
+
+#[tokio::test]
 async fn an_erased_person_is_refused() {
     let world = World::new().await;
     let id = world.accept_one(profile("ann")).await;

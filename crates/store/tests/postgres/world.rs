@@ -70,7 +70,7 @@ impl World {
 
     pub fn batch(&self, items: Vec<Profile>, rejects: Vec<Reject>, dedupe: Dedupe) -> IntakeBatch {
         let trace = TraceContext::default();
-        IntakeBatch { run_id: self.run, items, rejects, dedupe, trace, now: NOW, idempotency: None }
+        IntakeBatch { run_id: self.run, items, rejects, dedupe, likely_new: false, trace, now: NOW, idempotency: None }
     }
 
     pub async fn accept(&self, items: Vec<Profile>, dedupe: Dedupe) -> IntakeOutcome {

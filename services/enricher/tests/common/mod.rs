@@ -107,6 +107,7 @@ impl Stand {
             items: items.collect(),
             rejects: Vec::new(),
             dedupe: Dedupe::Update,
+            likely_new: false,
             trace: TraceContext::default(),
             now: now(),
             idempotency: None,

@@ -212,6 +212,7 @@ impl World {
             items: creators.iter().map(profile).collect(),
             rejects: Vec::new(),
             dedupe: Dedupe::Skip,
+            likely_new: false,
             trace: TraceContext::default(),
             now,
             idempotency: None,
