@@ -61,6 +61,9 @@ impl Default for OutboxConfig {
     }
 }
 
+/// How often whoever waits for room looks whether it is still worth waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// A process's way to RabbitMQ. Clones share it.
 #[derive(Clone)]
 pub struct Outbox {
@@ -69,6 +72,7 @@ pub struct Outbox {
 
 struct Shared {
     buffer: Arc<Buffer>,
+    publisher: Publisher,
     metrics: Arc<OutboxMetrics>,
 }
 
@@ -98,7 +102,9 @@ impl Outbox {
     ) -> (Self, JoinHandle<()>) {
         let metrics = Arc::new(OutboxMetrics::new());
         let buffer = Arc::new(Buffer::new(config.buffer, config.fresh));
-        let outbox = Self { shared: Arc::new(Shared { buffer: Arc::clone(&buffer), metrics: Arc::clone(&metrics) }) };
+        let shared =
+            Shared { buffer: Arc::clone(&buffer), publisher: publisher.clone(), metrics: Arc::clone(&metrics) };
+        let outbox = Self { shared: Arc::new(shared) };
         let (confirmed, to_delete) = mpsc::channel(16);
         let limit = config.drain * 2;
         let context = Context { db, publisher, config, health, metrics, cancel: cancel.clone(), confirmed };
@@ -144,6 +150,16 @@ impl Outbox {
             self.shared.metrics.overflowed(overflow);
         }
         self.shared.metrics.buffered(self.shared.buffer.len());
+    }
+
+    /// Waits until half of the buffer is free, for who can wait: what finds no room is published all the same, but costs twice.
+    /// Returns at once where RabbitMQ is away or blocks: accepting goes on without it.
+    pub async fn room(&self) {
+        let Shared { buffer, publisher, .. } = &*self.shared;
+        while !buffer.has_room() && publisher.is_connected() {
+            // Whatever becomes of RabbitMQ meanwhile is seen at the next look.
+            let _ = tokio::time::timeout(LOOK_EVERY, buffer.taken()).await;
+        }
     }
 
     /// How many of the offered events this process has not published, or left to the sweepers.

@@ -203,6 +203,9 @@ impl Intake {
     async fn take_page(&self, run: &Run, page: Vec<Row>, likely_new: bool) -> Result<Counts, CollectError> {
         let span = info_span!("collector.page", run.id = %run.id, rows = page.len());
         async {
+            if let Some(outbox) = &self.outbox {
+                outbox.room().await;
+            }
             let batch = self.batch(run, page, likely_new);
             let mut delays = Policy::OUTAGE.start();
             loop {

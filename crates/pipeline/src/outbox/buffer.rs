@@ -16,6 +16,8 @@ use tokio::{sync::Notify, time::Instant};
 pub(super) struct Buffer {
     entries: Mutex<VecDeque<Entry>>,
     arrived: Notify,
+    /// Told to all who wait for room when some was taken.
+    taken: Notify,
     /// Rows that were offered and, of these, not published from here yet; those that found no room count for ever.
     unpublished: AtomicU64,
     capacity: usize,
@@ -30,7 +32,14 @@ pub(super) struct Entry {
 
 impl Buffer {
     pub(super) fn new(capacity: usize, fresh: Duration) -> Self {
-        Self { entries: Mutex::default(), arrived: Notify::new(), unpublished: AtomicU64::new(0), capacity, fresh }
+        Self {
+            entries: Mutex::default(),
+            arrived: Notify::new(),
+            taken: Notify::new(),
+            unpublished: AtomicU64::new(0),
+            capacity,
+            fresh,
+        }
     }
 
     /// Takes what there is room for and says how many there was none for.
@@ -56,6 +65,7 @@ impl Buffer {
             entries.pop_front();
         }
         let count = entries.len().min(max);
+        self.taken.notify_waiters();
         entries.drain(..count).collect()
     }
 
@@ -78,6 +88,16 @@ impl Buffer {
 
     pub(super) fn len(&self) -> usize {
         self.entries().len()
+    }
+
+    /// Whether half of it is free.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() <= self.capacity / 2
+    }
+
+    /// Until something is taken.
+    pub(super) async fn taken(&self) {
+        self.taken.notified().await;
     }
 
     /// Until something was offered since the last call.

@@ -107,6 +107,38 @@ async fn what_finds_no_room_in_the_buffer_is_the_sweepers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_room_leaves_nothing_to_the_sweeper() {
+    let bench = Bench::new().await;
+    let running = bench.outbox(OutboxConfig { buffer: 200, ..OutboxConfig::default() });
+    soon(running.publisher.ready()).await.unwrap();
+    for _ in 0..30 {
+        let rows = bench.insert(many_created(100)).await;
+        soon(running.outbox.room()).await;
+        running.outbox.offer(rows);
+    }
+    bench.namespace.wait_for_depth(QUEUE, 3_000).await;
+    running.stop().await;
+    assert_eq!(bench.number(ROWS).await, 0);
+    bench.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_room_while_rabbitmq_is_away() {
+    let bench = Bench::new().await;
+    let proxy = TcpProxy::start(bench.namespace.server()).await.unwrap();
+    let mut broker = bench.broker.clone();
+    broker.url = proxy.through(&broker.url);
+    let running = bench.outbox_through(&broker, OutboxConfig { buffer: 10, ..OutboxConfig::default() });
+    soon(running.publisher.ready()).await.unwrap();
+    proxy.cut();
+    running.outbox.offer(bench.insert(many_created(100)).await);
+    soon(running.outbox.room()).await;
+    assert_eq!(bench.number(ROWS).await, 100);
+    running.stop().await;
+    bench.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sweepers_of_two_replicas_publish_each_row_once() {
     let bench = Bench::new().await;
     bench.insert(many_created(3_000)).await;

@@ -164,6 +164,11 @@ async fn import(
         ("rows of the file and rows accepted", rows as i64, said["accepted"].as_i64().unwrap_or_default()),
         ("rows of the file and leads", rows as i64, outcome.leads),
         ("leads and keys", outcome.leads, outcome.keys),
+        (
+            "events and events published",
+            outcome.leads,
+            outcome.leads - said["outbox"].as_i64().unwrap_or(outcome.leads),
+        ),
     ])?;
     Ok(Imported { took, peak_memory, cpu })
 }
