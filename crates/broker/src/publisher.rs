@@ -79,9 +79,12 @@ impl Publisher {
     /// Returns what became of each message, in order. Fails as a whole, with nothing sent, when there is no connection:
     /// at once, without trying, while the backoff after the last attempt lasts ([`BrokerError::Away`]), or while an
     /// alarm blocks publishing ([`BrokerError::Blocked`]). Dropping the future leaves it open what was sent.
-    pub async fn publish(&self, batch: &[Outgoing]) -> Result<Vec<Result<(), PublishFailure>>, BrokerError> {
-        self.publish_messages(batch.iter().map(|outgoing| Message::event(outgoing, &self.shared.topology)).collect())
-            .await
+    pub async fn publish<'a>(
+        &self,
+        batch: impl IntoIterator<Item = &'a Outgoing>,
+    ) -> Result<Vec<Result<(), PublishFailure>>, BrokerError> {
+        let topology = &self.shared.topology;
+        self.publish_messages(batch.into_iter().map(|outgoing| Message::event(outgoing, topology)).collect()).await
     }
 
     /// Publishes dead letters to their dead-letter queues, with the reason in the headers, in the manner of

@@ -23,8 +23,8 @@ impl Context {
     /// Publishes a batch once.
     pub(super) async fn publish<T>(&self, batch: Vec<T>, row: impl Fn(&T) -> &Leased) -> Published<T> {
         let began = Instant::now();
-        let outgoing: Vec<_> = batch.iter().map(|item| row(item).outgoing.clone()).collect();
-        let published = match self.publisher.publish(&outgoing).await {
+        let outgoing: Vec<_> = batch.iter().map(|item| &row(item).outgoing).collect();
+        let published = match self.publisher.publish(outgoing).await {
             Ok(results) => {
                 let mut published = Published { confirmed: Vec::with_capacity(batch.len()), failed: Vec::new() };
                 let mut first = None;

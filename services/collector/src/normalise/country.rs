@@ -4,7 +4,10 @@
 //! none. A country's name, its flag, or a state's name counts more than a city's; a two-letter code counts alone when
 //! it can only be a country, and else only confirms a city.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use domain::lead::Country;
 use unicode_normalization::UnicodeNormalization;
@@ -259,8 +262,8 @@ impl Evidence {
 }
 
 fn code(text: &str) -> Option<Country> {
-    let country = Country::parse(text).ok()?;
-    CODES.split(' ').any(|code| code == country.as_str()).then_some(country)
+    static ASSIGNED: LazyLock<HashSet<&str>> = LazyLock::new(|| CODES.split(' ').collect());
+    Country::parse(text).ok().filter(|country| ASSIGNED.contains(country.as_str()))
 }
 
 fn is_regional_indicator(c: char) -> bool {
