@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the fault scenarios themselves: takes away one safeguard after the other (tests/mutations/*.patch), and sees whether
-# a scenario notices. Prints which did; a safeguard whose loss nobody notices is an error.
+# a scenario notices. Prints which did; a safeguard whose loss nobody notices is an error. First all of these scenarios run
+# with every safeguard in place: one that fails then would seem to notice whatever is taken away.
 #
 #   deploy/mutations.sh [NAME]...     all of them, or those named, such as `outbox`
 #
@@ -39,6 +40,26 @@ head_of() {
   sed -n "s/^$1: //p" "tests/mutations/$2.patch"
 }
 
+# run_scenarios NAME FILTER...: builds the tree, runs the scenarios against it, and prints those that failed.
+run_scenarios() {
+  local name=$1 log=$place/$1.log
+  shift
+  (cd "$tree" && SQLX_OFFLINE=false DATABASE_URL=$scratch CARGO_TARGET_DIR=$place/target \
+    cargo build --locked --quiet --bins) || return
+  (cd tests && LEADMILL_FAULT_PATIENCE=${LEADMILL_FAULT_PATIENCE:-60} TEST_BIN_DIR=$place/target/debug TEST_FAULT_TABLE='' \
+    "$scenarios" --test-threads 3 "$@" >"$log" 2>&1) || true
+  grep -q '^test result: ' "$log" || { echo "the scenarios didn't come to an end, see $log" >&2; return 1; }
+  sed -n 's/^test \(.*\) \.\.\. FAILED$/    \1/p' "$log"
+}
+
+read -r -a filters <<<"$(for name in "${names[@]}"; do head_of Scenarios "$name"; done | xargs -n1 | sort -u | xargs)"
+failed=$(LEADMILL_FAULT_PATIENCE=240 run_scenarios nothing "${filters[@]}")
+if [[ -n $failed ]]; then
+  printf 'with nothing taken away, these fail (%s):\n%s\n' "$place/nothing.log" "$failed"
+  exit 1
+fi
+printf 'nothing taken away: nobody complains\n'
+
 unnoticed=0
 for name in "${names[@]}"; do
   git -C "$tree" checkout --quiet .
@@ -47,18 +68,13 @@ for name in "${names[@]}"; do
     unnoticed=$((unnoticed + 1))
     continue
   fi
-  (cd "$tree" && SQLX_OFFLINE=false DATABASE_URL=$scratch CARGO_TARGET_DIR=$place/target \
-    cargo build --locked --quiet --bins)
   read -r -a filters <<<"$(head_of Scenarios "$name")"
-  log=$place/$name.log
-  (cd tests && LEADMILL_FAULT_PATIENCE=${LEADMILL_FAULT_PATIENCE:-60} TEST_BIN_DIR=$place/target/debug TEST_FAULT_TABLE='' \
-    "$scenarios" --test-threads 3 "${filters[@]}" >"$log" 2>&1) || true
-  noticed=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/    \1/p' "$log")
+  noticed=$(run_scenarios "$name" "${filters[@]}")
   printf '%s: %s\n' "$name" "$(head_of Mutation "$name")"
   if [[ -n $noticed ]]; then
     printf '%s\n' "$noticed"
   else
-    printf '    NOBODY NOTICED (%s)\n' "$log"
+    printf '    NOBODY NOTICED (%s)\n' "$place/$name.log"
     unnoticed=$((unnoticed + 1))
   fi
 done
