@@ -53,7 +53,7 @@ run_scenarios() {
 }
 
 read -r -a filters <<<"$(for name in "${names[@]}"; do head_of Scenarios "$name"; done | xargs -n1 | sort -u | xargs)"
-failed=$(LEADMILL_FAULT_PATIENCE=240 run_scenarios nothing "${filters[@]}")
+failed=$(run_scenarios nothing "${filters[@]}")
 if [[ -n $failed ]]; then
   printf 'with nothing taken away, these fail (%s):\n%s\n' "$place/nothing.log" "$failed"
   exit 1
