@@ -63,7 +63,7 @@ pub struct Together {
     pub took: Duration,
     /// What PostgreSQL counted.
     pub counters: Counters,
-    /// Messages published, confirmed and consumed.
+    /// Messages published and confirmed, and consumed where somebody does.
     pub messages: u64,
 }
 
@@ -104,6 +104,18 @@ impl Parts<'_> {
         self.database.wait_until_alone().await?;
         let counters = self.database.counters().await? - before;
         Ok(Together { leads: amount.leads, took, counters, messages: amount.messages() })
+    }
+
+    /// Only the intake of leads: their rows, and the messages that tell of them, which nobody consumes.
+    pub async fn intake(&self, leads: u64) -> Result<Together, CeilingError> {
+        let before = self.database.counters().await?;
+        let rows = Rows::prepare_intake(self.program, leads);
+        let started = Instant::now();
+        tokio::try_join!(rows.write(self.database), self.messages.publish_created(leads))?;
+        let took = started.elapsed();
+        self.database.wait_until_alone().await?;
+        let counters = self.database.counters().await? - before;
+        Ok(Together { leads, took, counters, messages: leads })
     }
 
     /// The rows alone: how long they took.

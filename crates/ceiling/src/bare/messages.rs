@@ -65,6 +65,11 @@ impl Messages {
         Ok(started.elapsed())
     }
 
+    /// Publishes one message per lead that was taken in, for nobody to consume.
+    pub async fn publish_created(&self, leads: u64) -> Result<(), CeilingError> {
+        self.publish("created", leads, &|| Event::LeadCreated {}).await
+    }
+
     async fn connect(&self, name: &str) -> Result<Connection, CeilingError> {
         let properties = ConnectionProperties::default().with_connection_name(format!("leadmill-bench-{name}").into());
         Connection::connect(&self.url, properties).await.map_err(CeilingError::rabbitmq("connecting"))

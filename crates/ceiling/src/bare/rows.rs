@@ -1,4 +1,5 @@
-//! The rows of a lead's way, in four transactions per batch as the stages have them: taken in, enriched, decided, mailed.
+//! The rows of a lead's way, in transactions per batch as the stages have them: taken in, enriched, decided, mailed; or of its
+//! intake alone, which ends when its events are published.
 
 use std::{
     sync::{
@@ -44,6 +45,7 @@ mod length {
 pub struct Rows {
     program: ProgramId,
     transport: Transport,
+    steps: &'static [Step],
     batches: Vec<Batch>,
 }
 
@@ -82,8 +84,18 @@ impl Events {
 }
 
 impl Rows {
-    /// Makes them.
+    /// Makes those of a lead's whole way.
     pub fn prepare(program: ProgramId, amount: Amount) -> Self {
+        Self::of(program, amount, &[Step::TakeIn, Step::Enrich, Step::Decide, Step::Begin, Step::Settle])
+    }
+
+    /// Makes those of leads that are only taken in.
+    pub fn prepare_intake(program: ProgramId, leads: u64) -> Self {
+        let amount = Amount { leads, mails: 0, transport: Transport::Capture };
+        Self::of(program, amount, &[Step::TakeIn, Step::Published])
+    }
+
+    fn of(program: ProgramId, amount: Amount, steps: &'static [Step]) -> Self {
         let starts = (0..amount.leads).step_by(BATCH as usize);
         let batches = starts
             .map(|first| {
@@ -92,7 +104,7 @@ impl Rows {
                 Batch::prepare(program, amount, instant, first..amount.leads.min(first + BATCH))
             })
             .collect();
-        Self { program, transport: amount.transport, batches }
+        Self { program, transport: amount.transport, steps, batches }
     }
 
     /// Writes them, and tells how long it took.
@@ -107,7 +119,7 @@ impl Rows {
             lanes.spawn(async move {
                 let refused = CeilingError::postgres("writing rows");
                 while let Some(batch) = rows.batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    for step in [Step::TakeIn, Step::Enrich, Step::Decide, Step::Begin, Step::Settle] {
+                    for &step in rows.steps {
                         if rows.has(step, batch) {
                             let mut tx = pool.begin().await.map_err(&refused)?;
                             rows.apply(step, batch, &mut tx).await.map_err(&refused)?;
@@ -129,7 +141,7 @@ impl Rows {
     /// Whether a batch takes this step.
     fn has(&self, step: Step, batch: &Batch) -> bool {
         match step {
-            Step::TakeIn | Step::Enrich | Step::Decide => true,
+            Step::TakeIn | Step::Published | Step::Enrich | Step::Decide => true,
             Step::Begin => self.transport == Transport::Smtp && !batch.mails.is_empty(),
             Step::Settle => !batch.mails.is_empty(),
         }
@@ -140,6 +152,9 @@ impl Rows {
             Step::TakeIn => {
                 self.insert_leads(batch, tx).await?;
                 insert_events(&batch.created, tx).await?;
+            }
+            Step::Published => {
+                delete_events(&batch.created, tx).await?;
             }
             Step::Enrich => {
                 delete_events(&batch.created, tx).await?;
@@ -178,8 +193,7 @@ impl Rows {
                     username_index, email_index, 1, now(), now()
              FROM UNNEST($2::uuid[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[],
                          $9::bytea[], $10::bytea[])
-                  AS n (id, name, username, email, profile_url, bio, location, username_index, email_index)
-             ON CONFLICT (program_id, source, username_index) DO NOTHING",
+                  AS n (id, name, username, email, profile_url, bio, location, username_index, email_index)",
         )
         .bind(self.program.as_uuid())
         .bind(&batch.leads)
@@ -310,6 +324,8 @@ impl Rows {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     TakeIn,
+    /// The end of an intake by itself; elsewhere events are deleted with what follows.
+    Published,
     Enrich,
     Decide,
     /// The move to the data phase, of mails that are sent.
@@ -367,7 +383,7 @@ async fn insert_events(events: &Events, tx: &mut PgConnection) -> sqlx::Result<P
 }
 
 async fn delete_events(events: &Events, tx: &mut PgConnection) -> sqlx::Result<PgQueryResult> {
-    sqlx::query("DELETE FROM outbox WHERE available_at = $1 AND id = ANY($2)")
+    sqlx::query("DELETE FROM outbox WHERE available_at = $1 AND (id IN (SELECT UNNEST($2::uuid[]))) IS TRUE")
         .bind(events.available_at)
         .bind(&events.ids)
         .execute(tx)

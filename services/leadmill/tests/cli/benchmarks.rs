@@ -101,6 +101,9 @@ async fn import_enrichment_and_growth_are_measured() {
     let bench = Bench::new().await;
     let import = report(&bench, &["import", "--rows", "2000"]).await;
     assert!(number(&import, "speed", "rows_per_second") > 1.0, "{import}");
+    // Both sides take in the same, but for the run's own counts.
+    let (rows, bare_rows) = (number(&import, "per_row", "rows"), number(&import, "ceiling", "bare_rows"));
+    assert!((0.95..1.05).contains(&(rows / bare_rows)), "{rows} rows written per row, bare {bare_rows}");
     let enrich = report(&bench, &["enrich", "--latency", "20ms", "--concurrency", "8", "--leads", "80"]).await;
     assert!((1.0..=101.0).contains(&number(&enrich, "speed", "percent")), "{enrich}");
     assert!(number(&enrich, "speed", "most_at_once") <= 8.0, "{enrich}");

@@ -136,6 +136,13 @@ pub async fn measure_together(bench: &Bench<'_>, place: &Place, shape: &Shape) -
     Ok(bare.parts(sink.as_ref()).together(Amount { leads, mails, transport }).await?)
 }
 
+/// The bare intake of leads.
+pub async fn measure_intake(bench: &Bench<'_>, place: &Place, leads: u64) -> anyhow::Result<bare::Together> {
+    let leads = leads.min(MOST_LEADS);
+    bench.say(&format!("the bare ceiling, {leads} leads"));
+    Ok(Bare::prepare(bench, place, "bare-intake").await?.parts(None).intake(leads).await?)
+}
+
 fn mails_per_connection(bench: &Bench<'_>) -> anyhow::Result<u32> {
     Ok(MailerConfig::read(bench.document)?.0.smtp.mails_per_connection.get())
 }

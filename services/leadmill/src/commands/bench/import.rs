@@ -10,6 +10,7 @@ use collector::source::simulated::{SimulatedSource, SimulationMix};
 use domain::clock::{Clock, SystemClock};
 use serde_json::Value;
 
+use super::ceiling::measure_intake;
 use super::load::{Population, creator};
 use super::machine::Machine;
 use super::place::{self, BenchProgram, Place};
@@ -31,7 +32,9 @@ own with no services beside it. It reads, validates, deduplicates, seals and sto
 
   rows/s         of the large file, from the start of the process to its end
   memory         the most resident memory for each file: the same, if it doesn't depend on the length
+  Per row        rows written to the tables (inserted, updated, deleted), and bytes of write-ahead log
   CPU            seconds per 1,000 rows of the process and of the servers; of these everything that they did meanwhile
+  Ceiling        the same rows and messages without any logic, afterwards on the same cores; see `leadmill bench ceiling --help`
 
 Examples:
   leadmill bench import
@@ -66,10 +69,13 @@ pub async fn measure(bench: &Bench<'_>, args: &Args) -> anyhow::Result<(Machine,
         let of_small = import(bench, place, &program, &small, small_rows).await?;
         bench.say("importing the large file");
         let program = place.program("large-file", false).await?;
+        place.empty_queues().await?;
         place.database.checkpoint().await;
         let servers_before = machine.servers().cpu(&place.database).await?;
+        let counters_before = place.database.counters().await?;
         let of_large = import(bench, place, &program, &large, args.rows).await?;
         let servers = machine.servers().cpu(&place.database).await? - servers_before;
+        let counters = place.database.counters().await? - counters_before;
 
         let seconds = of_large.took.as_secs_f64();
         let mut report = Report::default();
@@ -93,6 +99,30 @@ pub async fn measure(bench: &Bench<'_>, args: &Args) -> anyhow::Result<(Machine,
             .add("import", "leadmill import", Unit::Seconds, thousand(of_large.cpu))
             .add("postgresql", "PostgreSQL", Unit::Seconds, thousand(servers.postgresql))
             .add("rabbitmq", "RabbitMQ", Unit::Seconds, thousand(servers.rabbitmq));
+        report.section(section);
+        let each = |count: i64| count as f64 / args.rows as f64;
+        let mut section = Section::new("per_row", "Per row of the file");
+        section.add("rows", "rows written", Unit::Count, each(counters.rows())).add(
+            "wal_bytes",
+            "write-ahead log",
+            Unit::Bytes,
+            each(counters.wal_bytes),
+        );
+        report.section(section);
+        place.empty_queues().await?;
+        let servers_before = machine.servers().cpu(&place.database).await?;
+        let bare = measure_intake(bench, place, args.rows).await?;
+        let servers = machine.servers().cpu(&place.database).await? - servers_before;
+        let thousand = |cpu: Option<f64>| cpu.map(|cpu| 1000.0 * cpu / bare.leads as f64);
+        let each = |count: i64| count as f64 / bare.leads as f64;
+        let mut section = Section::new("ceiling", "Beside the bare ceiling, measured in the same run");
+        section
+            .add("bare_rows_per_second", "bare", Unit::PerSecond("rows"), bare.leads_per_second())
+            .add("percent", "reached", Unit::Percent, 100.0 * args.rows as f64 / seconds / bare.leads_per_second())
+            .add("bare_rows", "rows written per row, bare", Unit::Count, each(bare.counters.rows()))
+            .add("bare_wal_bytes", "write-ahead log per row, bare", Unit::Bytes, each(bare.counters.wal_bytes))
+            .add("bare_postgresql", "PostgreSQL, CPU per 1,000 rows", Unit::Seconds, thousand(servers.postgresql))
+            .add("bare_rabbitmq", "RabbitMQ, CPU per 1,000 rows", Unit::Seconds, thousand(servers.rabbitmq));
         report.section(section);
         Ok((machine, report))
     })

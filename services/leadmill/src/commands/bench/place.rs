@@ -150,6 +150,13 @@ impl Place {
         Ok(BenchProgram { id, slug, key })
     }
 
+    /// New queues in the place of the old ones: a message costs RabbitMQ more, the more wait before it.
+    pub async fn empty_queues(&self) -> anyhow::Result<()> {
+        let admin = Admin::new(settings::broker(&self.document)?);
+        admin.delete_topology().await.context("deleting the benchmark's queues")?;
+        admin.declare_topology().await.context("declaring the benchmark's queues again")
+    }
+
     /// Clears everything away.
     async fn leave(self) -> anyhow::Result<()> {
         self.database.close().await;
