@@ -396,3 +396,18 @@ async fn a_mail_server_that_is_away_uses_up_no_limit() {
     assert_eq!(world.text("SELECT used::text FROM send_budgets WHERE span = 'day'").await, "1");
     world.cleanup().await;
 }
+
+#[tokio::test]
+async fn a_mailer_with_nothing_to_send_sees_by_itself_that_the_server_is_back() {
+    let world = World::new().await;
+    let server = FakeSmtp::builder().script(|_| Action::reply("421 4.3.2 too busy")).start().await;
+    let mailer = world.start_smtp(&server, &[]);
+    world.enrich(&[creator("ann")]).await;
+    mailer.wait_until_mail_server_is(false).await;
+    world.execute("DELETE FROM outreach").await;
+    server.set_script(|_| Action::Proceed);
+    mailer.wait_until_mail_server_is(true).await;
+    assert!(server.messages().is_empty());
+    mailer.stop().await;
+    world.cleanup().await;
+}

@@ -21,6 +21,8 @@ pub struct Gate {
 
 struct State {
     closed_until: Option<Instant>,
+    /// Whether it was closed since the server took an envelope last.
+    failing: bool,
     delays: Delays,
     readiness: ReadinessHandle,
 }
@@ -35,12 +37,24 @@ impl Gate {
     /// An open gate that reports to `readiness`.
     pub fn new(readiness: ReadinessHandle) -> Self {
         readiness.set_ready();
-        Self { state: Arc::new(Mutex::new(State { closed_until: None, delays: POLICY.start(), readiness })) }
+        Self {
+            state: Arc::new(Mutex::new(State {
+                closed_until: None,
+                failing: false,
+                delays: POLICY.start(),
+                readiness,
+            })),
+        }
     }
 
     /// Whether mails may be started.
     pub fn is_open(&self) -> bool {
         self.with(|state| state.closed_until.is_none_or(|until| until <= Instant::now()))
+    }
+
+    /// Whether it was closed, its time is over, and nobody has tried since.
+    pub fn is_untried(&self) -> bool {
+        self.with(|state| state.closed_until.is_some_and(|until| until <= Instant::now()))
     }
 
     /// How long it stays closed.
@@ -60,16 +74,29 @@ impl Gate {
             }
             let pause = state.delays.next().unwrap_or(POLICY.max).max(at_least);
             state.closed_until = Some(now + pause);
+            state.failing = true;
             state.readiness.set_not_ready(reason);
             tracing::warn!(reason, seconds = pause.as_secs(), "the mail server lets nothing through; waiting");
             pause
         })
     }
 
+    /// The server lets us in again. Whether it takes mails is for the next one to find out: should it not, the pauses go on
+    /// growing.
+    pub fn reached(&self) {
+        self.with(|state| {
+            if state.closed_until.take().is_some() {
+                state.readiness.set_ready();
+                tracing::info!("the mail server lets us in again");
+            }
+        });
+    }
+
     /// The server took an envelope: everything is in order.
     pub fn open(&self) {
         self.with(|state| {
-            if state.closed_until.take().is_some() {
+            if std::mem::take(&mut state.failing) {
+                state.closed_until = None;
                 state.delays.reset();
                 state.readiness.set_ready();
                 tracing::info!("the mail server takes mails again");
@@ -98,5 +125,19 @@ mod tests {
         assert!(gate.close("again", Duration::from_hours(1)) <= pause, "one outage closes it once");
         gate.open();
         assert!(gate.is_open() && gate.remaining().is_zero());
+    }
+
+    #[test]
+    fn a_server_that_lets_us_in_and_takes_nothing_is_asked_less_and_less_often() {
+        let gate = Gate::new(Readiness::new().register("smtp"));
+        let mut longest = Duration::ZERO;
+        for _ in 0..20 {
+            longest = longest.max(gate.close("smtp_451", Duration::ZERO));
+            gate.reached();
+            assert!(gate.is_open() && !gate.is_untried());
+        }
+        assert!(longest > Duration::from_secs(30), "{longest:?}");
+        gate.open();
+        assert!(gate.close("smtp_451", Duration::ZERO) < Duration::from_secs(3), "an envelope that was taken ends it");
     }
 }

@@ -19,7 +19,7 @@ use store::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Job, Sender, Slot, Transport};
+use super::{Job, Sender, Slot, Transport, smtp};
 use crate::plan;
 
 /// The most rows of one claim.
@@ -59,6 +59,9 @@ pub async fn run(sender: &Sender, soft: &CancellationToken) {
         };
         soft.run_until_cancelled(pause).await;
         if let Transport::Smtp(transport) = &sender.inner.parts.transport {
+            if sender.inner.parts.gate.is_untried() {
+                soft.run_until_cancelled(Box::pin(smtp::look_again(sender, transport))).await;
+            }
             transport.close_idle();
         }
     }

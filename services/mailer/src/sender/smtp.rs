@@ -7,7 +7,9 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use super::{
-    Job, Sender, poll,
+    Job, Sender,
+    gate::Gate,
+    poll,
     settle::{self, Pauses},
 };
 use crate::transport::{SendOutcome, Session, SmtpEnvelope, SmtpTransport};
@@ -136,20 +138,36 @@ async fn deliver(
     }
 }
 
+/// Whether the server that couldn't be reached is back. Without a look of its own, a mailer that has nothing to send would
+/// never learn it, and say for ever that it isn't ready.
+pub(super) async fn look_again(sender: &Sender, transport: &SmtpTransport) {
+    let gate = &sender.inner.parts.gate;
+    match transport.reach().await {
+        Some(Err(outcome)) if close_gate(gate, &outcome).is_some() => {}
+        Some(_) => gate.reached(),
+        // The mails that are under way will tell.
+        None => {}
+    }
+}
+
 /// Does what an outcome means beyond its mail; returns how long such mails wait.
 async fn react(sender: &Sender, job: &Job, outcome: &SendOutcome) -> Duration {
-    let gate = &sender.inner.parts.gate;
+    if let SendOutcome::SenderPolicy { reply } = outcome {
+        pause_program(sender, job, &reply.reason()).await;
+    }
+    close_gate(&sender.inner.parts.gate, outcome).unwrap_or_default()
+}
+
+/// Closes the gate where nobody's mail would come further; returns for how long.
+fn close_gate(gate: &Gate, outcome: &SendOutcome) -> Option<Duration> {
     match outcome {
-        SendOutcome::NotStarted { reason } => gate.close(reason, Duration::ZERO),
+        SendOutcome::NotStarted { reason } => Some(gate.close(reason, Duration::ZERO)),
         SendOutcome::Credentials { reply } => {
             tracing::error!(code = reply.code, "the mail server refuses our credentials; sending stops");
-            gate.close("the mail server refuses our credentials (mailer.smtp.username, password)", CREDENTIALS_PAUSE)
+            let reason = "the mail server refuses our credentials (mailer.smtp.username, password)";
+            Some(gate.close(reason, CREDENTIALS_PAUSE))
         }
-        SendOutcome::SenderPolicy { reply } => {
-            pause_program(sender, job, &reply.reason()).await;
-            Duration::ZERO
-        }
-        _ => Duration::ZERO,
+        _ => None,
     }
 }
 

@@ -93,6 +93,16 @@ impl SmtpTransport {
         Ok(())
     }
 
+    /// Opens a connection and keeps it for the next mail; `None` while as many transactions as may be are under way.
+    ///
+    /// # Errors
+    /// What a mail would meet on this way.
+    pub async fn reach(&self) -> Option<Result<(), SendOutcome>> {
+        let _permit = self.permits.try_acquire().ok()?;
+        let connected = self.pool.dialer.connect().await;
+        Some(connected.map(|smtp| self.pool.keep(Connection::new(smtp))))
+    }
+
     /// Closes connections that nobody has used for a while; call it now and then.
     pub fn close_idle(&self) {
         self.pool.close_old();

@@ -48,6 +48,12 @@ pub(super) struct Connection {
     pub(super) idle_since: Instant,
 }
 
+impl Connection {
+    pub(super) fn new(smtp: AsyncSmtpConnection) -> Self {
+        Self { smtp: Box::new(smtp), mails: 0, idle_since: Instant::now() }
+    }
+}
+
 /// The right to one transaction at a time, until it is dropped.
 ///
 /// Dropped in the middle of a transaction it closes its connection; only [`Session::transmit`] and [`Session::abandon`]
@@ -81,7 +87,7 @@ impl Session {
             }
         }
         let smtp = self.pool.dialer.connect().await?;
-        self.offer(Connection { smtp: Box::new(smtp), mails: 0, idle_since: Instant::now() }, envelope).await
+        self.offer(Connection::new(smtp), envelope).await
     }
 
     /// MAIL and RCPT; keeps the connection for what follows, unless it is of no use any more.

@@ -69,10 +69,27 @@ pub fn creator(username: &str) -> Creator {
 /// One running mailer.
 pub struct Replica {
     pub shutdown: Shutdown,
+    pub readiness: Readiness,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Replica {
+    /// Waits until its probe says about the mail server that it is, or isn't, ready.
+    pub async fn wait_until_mail_server_is(&self, ready: bool) {
+        let seen = async {
+            while !self
+                .readiness
+                .report()
+                .checks
+                .iter()
+                .any(|check| check.name == "mailer.smtp" && check.ready == ready)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within("the probe's answer", seen).await;
+    }
+
     /// Asks it to end and waits until it has.
     pub async fn stop(self) {
         self.shutdown.request();
@@ -160,6 +177,7 @@ impl World {
         }
         let (config, links) = MailerConfig::read(&loader.load().unwrap()).unwrap();
         let shutdown = Shutdown::new(Duration::from_secs(10));
+        let readiness = Readiness::new();
         let context = Context {
             db: self.db.clone(),
             programs: self.directory.clone(),
@@ -168,10 +186,10 @@ impl World {
             outbox: self.outbox.clone(),
             clock: Arc::new(SystemClock),
             health: Health::unobserved(),
-            readiness: Readiness::new(),
+            readiness: readiness.clone(),
             shutdown: shutdown.clone(),
         };
-        Replica { task: tokio::spawn(run(config, links, context)), shutdown }
+        Replica { task: tokio::spawn(run(config, links, context)), shutdown, readiness }
     }
 
     /// Starts a mailer that sends to `server`, with these settings beyond the defaults.
