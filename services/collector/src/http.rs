@@ -37,6 +37,9 @@ use self::verdicts::Verdicts;
 pub use self::{input::MAX_ITEMS, problem::Problem};
 use crate::intake::{Intake, Run, chain, count_rows};
 
+/// How long a request waits for room in the outbox's buffer.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the ingest needs.
 #[derive(Clone)]
 pub struct Ingest {
@@ -136,6 +139,10 @@ impl Ingest {
     ) -> Result<Response, Problem> {
         let Verdicts { items, rejects, defects } = verdicts;
         let Shared { intake, .. } = &*self.shared;
+        if let Some(outbox) = &intake.outbox {
+            // Who is told to wait for a moment comes through sooner than who finds no room, whose events wait for a lease's end.
+            let _ = tokio::time::timeout(ROOM_PATIENCE, outbox.room()).await;
+        }
         let batch = IntakeBatch {
             run_id: run.id,
             items,
