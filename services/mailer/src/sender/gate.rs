@@ -82,10 +82,10 @@ impl Gate {
     }
 
     /// The server lets us in again. Whether it takes mails is for the next one to find out: should it not, the pauses go on
-    /// growing.
+    /// growing. Where a mail has closed the gate anew meanwhile, it stays closed.
     pub fn reached(&self) {
         self.with(|state| {
-            if state.closed_until.take().is_some() {
+            if state.closed_until.take_if(|until| *until <= Instant::now()).is_some() {
                 state.readiness.set_ready();
                 tracing::info!("the mail server lets us in again");
             }
@@ -133,6 +133,9 @@ mod tests {
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
             longest = longest.max(gate.close("smtp_451", Duration::ZERO));
+            gate.reached();
+            assert!(!gate.is_open(), "its time isn't over");
+            gate.with(|state| state.closed_until = Some(Instant::now()));
             gate.reached();
             assert!(gate.is_open() && !gate.is_untried());
         }
