@@ -22,21 +22,21 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::walk::Walk;
+use self::walk::{Allowance, Walk};
 use crate::{outbox::Outbox, retry};
 
 /// The lease's name.
 const LEASE: &str = "reconciler";
 /// The life of the lease.
 const LEASE_LIFE: Duration = Duration::from_mins(1);
-/// A walk may take this part of the time at most, so that huge tables aren't read all the time.
-const REST_FACTOR: u32 = 20;
+/// All walks together may take this part of the time at most, so that huge tables aren't read all the time.
+const SHARE: u32 = 20;
 
 /// How eager the reconciler is.
 #[derive(Debug, Clone)]
 pub struct ReconcilerConfig {
     /// How often to look at the queues, give or take a fifth. At most half a minute, or the lease changes hands for
-    /// nothing.
+    /// nothing. A walk over all leads is made in slices, one each time.
     pub observe_every: Duration,
     /// How long to rest after all leads were looked at. A queue that was missing ends the rest.
     pub rest: Duration,
@@ -74,7 +74,12 @@ pub async fn run(db: Db, outbox: Outbox, admin: Admin, config: ReconcilerConfig,
         config,
         holder: Uuid::now_v7(),
         queues_seen: false,
-        rounds: Queue::ALL.map(|queue| Round { walk: Walk::new(queue), under_way: false, rest_until: None }),
+        rounds: Queue::ALL.map(|queue| Round {
+            walk: Walk::new(queue),
+            under_way: false,
+            urgent: false,
+            rest_until: None,
+        }),
     };
     let working = async {
         loop {
@@ -110,6 +115,8 @@ struct Round {
     walk: Walk,
     /// Whether the walk has begun and not come to its end.
     under_way: bool,
+    /// Whether its queue was missing: there is much to be found, and no time to lose.
+    urgent: bool,
     rest_until: Option<Instant>,
 }
 
@@ -134,6 +141,7 @@ impl Reconciler {
             // Another one may have vanished, and be back, in between: where one is missing, none is to be trusted.
             for round in &mut self.rounds {
                 round.walk.forget();
+                round.urgent = true;
                 round.rest_until = None;
             }
         }
@@ -190,18 +198,21 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Goes on with a walk, as far as the queue may be filled.
+    /// Goes on with a walk, for a slice of time, as far as the queue may be filled.
     async fn walk(&mut self, index: usize, ready: u32) -> Result<(), StoreError> {
         let round = &mut self.rounds[index];
         if !round.under_way {
             return Ok(());
         }
-        let budget = self.config.max_depth.saturating_sub(ready);
-        let began = Instant::now();
-        let at_the_end = round.walk.go_on(&self.db, &self.outbox, &self.config, self.holder, budget).await?;
+        let allowance = Allowance {
+            events: self.config.max_depth.saturating_sub(ready) as usize,
+            time: (!round.urgent).then_some(self.config.observe_every / SHARE / Queue::ALL.len() as u32),
+        };
+        let at_the_end = round.walk.go_on(&self.db, &self.outbox, &self.config, self.holder, allowance).await?;
         if at_the_end {
             round.under_way = false;
-            round.rest_until = Some(Instant::now() + self.config.rest.max(began.elapsed() * REST_FACTOR));
+            round.urgent = false;
+            round.rest_until = Some(Instant::now() + self.config.rest);
         }
         Ok(())
     }

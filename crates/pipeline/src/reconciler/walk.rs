@@ -21,6 +21,15 @@ use crate::outbox::Outbox;
 /// Before every UUIDv7.
 const START: LeadId = LeadId::from_uuid(Uuid::nil());
 
+/// How far a walk may go before it stops for a while.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    /// How many events may be emitted.
+    pub(super) events: usize,
+    /// How long it may go from page to page without finding anything lost; no limit if `None`.
+    pub(super) time: Option<Duration>,
+}
+
 /// A walk over the leads that a queue's consumer should have handled.
 pub(super) struct Walk {
     queue: Queue,
@@ -29,17 +38,20 @@ pub(super) struct Walk {
     /// Where it goes on: within which program (the first after it, if that is gone), after which lead.
     at: Option<(ProgramId, LeadId)>,
     memory: Memory,
+    /// How many events this walk has emitted.
+    emitted: usize,
 }
 
 impl Walk {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { queue, before: OffsetDateTime::UNIX_EPOCH, at: None, memory: Memory::default() }
+        Self { queue, before: OffsetDateTime::UNIX_EPOCH, at: None, memory: Memory::default(), emitted: 0 }
     }
 
     /// From the beginning, for everything that was changed before this instant.
     pub(super) fn begin(&mut self, before: OffsetDateTime) {
         self.before = before;
         self.at = None;
+        self.emitted = 0;
     }
 
     /// What was emitted is lost as well.
@@ -47,20 +59,22 @@ impl Walk {
         self.memory = Memory::default();
     }
 
-    /// Goes on until all leads were looked at (true), `budget` events are emitted, or the lease is gone.
+    /// Goes on until all leads were looked at (true), the allowance is used up, or the lease is gone. One page is always
+    /// looked at.
     pub(super) async fn go_on(
         &mut self,
         db: &Db,
         outbox: &Outbox,
         config: &ReconcilerConfig,
         holder: Uuid,
-        budget: u32,
+        allowance: Allowance,
     ) -> Result<bool, StoreError> {
         let mut programs = db.transact("reconciler.programs", |tx, _| Box::pin(programs::ids(tx))).await?;
         programs.sort_unstable();
-        let mut budget = budget as usize;
-        let mut renewed_at = Instant::now();
-        let mut emitted = 0;
+        let mut budget = allowance.events;
+        let mut has_looked = false;
+        let mut found_at = Instant::now();
+        let mut renewed_at = found_at;
         for program in programs {
             let mut after = match self.at {
                 Some((current, _)) if program < current => continue,
@@ -69,9 +83,11 @@ impl Walk {
             };
             loop {
                 self.at = Some((program, after));
-                if budget == 0 {
+                let is_late = allowance.time.is_some_and(|time| found_at.elapsed() >= time);
+                if budget == 0 || (has_looked && is_late) {
                     return Ok(false);
                 }
+                has_looked = true;
                 if renewed_at.elapsed() > LEASE_LIFE / 3 {
                     if !renew(db, holder).await? {
                         return Ok(false);
@@ -83,13 +99,14 @@ impl Walk {
                 let lost = self.memory.unknown(page.lost, config.again_after);
                 if !lost.is_empty() {
                     budget -= lost.len();
-                    emitted += lost.len();
+                    self.emitted += lost.len();
                     let rows = {
                         let lost = &lost;
                         db.transact("reconciler.emit", |tx, _| Box::pin(outbox::insert(tx, lost.clone()))).await?
                     };
                     outbox.offer(rows);
                     self.memory.emitted(&lost);
+                    found_at = Instant::now();
                 }
                 match page.next {
                     Some(next) => after = next,
@@ -97,8 +114,8 @@ impl Walk {
                 }
             }
         }
-        if emitted > 0 {
-            tracing::warn!(queue = %self.queue, emitted, "leads had lost their message; it was emitted again");
+        if self.emitted > 0 {
+            tracing::warn!(queue = %self.queue, emitted = self.emitted, "leads had lost their message; it was emitted again");
         }
         self.at = None;
         self.memory.prune(config.again_after);
