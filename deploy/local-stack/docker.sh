@@ -45,7 +45,7 @@ docker_create() {
     postgres)
       docker create --name "$name" --publish 127.0.0.1::5432 --env POSTGRES_USER=leadmill --env POSTGRES_DB=leadmill \
         --env POSTGRES_PASSWORD="$pass" --shm-size 256m postgres:17 postgres -c max_connections=300 -c shared_buffers=512MB \
-        -c max_wal_size=4GB -c checkpoint_timeout=15min -c wal_compression=on
+        -c max_wal_size=4GB -c checkpoint_timeout=15min -c wal_compression=lz4
       ;;
     rabbitmq)
       docker create --name "$name" --hostname "$name" --publish 127.0.0.1::5672 --env RABBITMQ_DEFAULT_USER=leadmill \

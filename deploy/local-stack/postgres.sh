@@ -102,7 +102,7 @@ postgres_start() {
   postgres_stop
   for _ in 1 2 3; do
     port=$(earlier_port postgres) || port=$(free_ports 1) || return 1
-    postgres_settings "$port" | (as "$name" "$folder" tee "$folder/pg/leadmill.conf") >/dev/null
+    postgres_settings "$port" "$(postgres_compression "$binaries" "$name" "$folder")" | (as "$name" "$folder" tee "$folder/pg/leadmill.conf") >/dev/null
     if (as "$name" "$folder" "$binaries/pg_ctl" --pgdata "$folder/pg" --log "$folder/log" --wait --timeout 60 --silent start) >&2 </dev/null; then
       printf '%s\n' "$binaries" >"$stack/postgres/binaries"
       printf '%s\n' "$name" >"$stack/postgres/account"
@@ -130,6 +130,16 @@ postgres_init() {
   mv "$folder/new" "$folder/pg"
 }
 
+# How whole pages in the log are compressed: with LZ4, or with PostgreSQL's own, slower method where it is built without.
+postgres_compression() {
+  local binaries=$1 name=$2 folder=$3
+  if (as "$name" "$folder" "$binaries/postgres" -C wal_compression -c wal_compression=lz4 -D "$folder/pg") >/dev/null 2>&1; then
+    echo lz4
+  else
+    echo on
+  fi
+}
+
 # Room for batches and fewer, larger checkpoints. What was acknowledged must survive a crash, so fsync and
 # synchronous_commit stay on.
 postgres_settings() {
@@ -141,7 +151,7 @@ max_connections = 300
 shared_buffers = 512MB
 max_wal_size = 4GB
 checkpoint_timeout = 15min
-wal_compression = on
+wal_compression = $2
 fsync = on
 synchronous_commit = on
 SETTINGS
