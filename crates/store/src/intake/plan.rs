@@ -84,17 +84,19 @@ impl<'b> Plan<'b> {
             .transact("intake.look", |tx, _| {
                 Box::pin(async move {
                     let (sources, usernames) = self.key_columns();
-                    // OFFSET 0 keeps it one look into the unique index per lead. As a plain join, a program that the
-                    // statistics don't know yet is taken for an empty one, and all its leads are read for each batch.
+                    // OFFSET 0 keeps it one look into the unique index per lead, and so does a program that is a column:
+                    // one that the statistics don't know yet is taken for an empty one if it is a parameter, any index
+                    // that begins with it for as good as the right one, and all its leads are read for each of the batch.
                     let rows = sqlx::query!(
                         r#"SELECT w.place AS "place!", l.id, (k.lead_id IS NULL) AS "erased!"
-                           FROM UNNEST($2::text[], $3::bytea[]) WITH ORDINALITY AS w (source, username_index, place)
+                           FROM UNNEST($1::uuid[], $2::text[], $3::bytea[])
+                                WITH ORDINALITY AS w (program_id, source, username_index, place)
                            CROSS JOIN LATERAL (SELECT program_id, id FROM leads
-                                               WHERE program_id = $1 AND source = w.source
+                                               WHERE program_id = w.program_id AND source = w.source
                                                  AND username_index = w.username_index
                                                OFFSET 0) l
                            LEFT JOIN lead_keys k ON k.program_id = l.program_id AND k.lead_id = l.id"#,
-                        self.program.as_uuid(),
+                        &vec![self.program.as_uuid(); sources.len()],
                         &sources,
                         &usernames,
                     )
