@@ -89,6 +89,11 @@ pub struct Moving {
 impl Database {
     /// What the leads that were created from `since` on have become. Reads them all: for afterwards.
     pub async fn outcome(&self, program: ProgramId, since: OffsetDateTime) -> Result<Outcome, CeilingError> {
+        let refused = CeilingError::postgres("counting what became of the leads");
+        let mut tx = self.pool.begin().await.map_err(&refused)?;
+        // Right after a run the statistics know nothing of it, and nested loops look cheap: 16 s for 10,000 leads, which
+        // count as PostgreSQL's. Hence the ranges as well: whatever belongs to these leads was made after them.
+        sqlx::query("SET LOCAL enable_nestloop = off").execute(&mut *tx).await.map_err(&refused)?;
         let row = sqlx::query(
             "SELECT count(*) AS leads, count(k.lead_id) AS keys, count(e.lead_id) AS enriched,
                     count(*) FILTER (WHERE e.provider = 'local_fallback') AS fallbacks,
@@ -105,17 +110,19 @@ impl Database {
                     min(coalesce(c.captured_at, o.sent_at)) AS mailed_first,
                     max(coalesce(c.captured_at, o.sent_at)) AS mailed_last
              FROM leads l
-             LEFT JOIN lead_keys k ON k.program_id = l.program_id AND k.lead_id = l.id
-             LEFT JOIN enriched_leads e ON e.program_id = l.program_id AND e.lead_id = l.id
-             LEFT JOIN outreach o ON o.program_id = l.program_id AND o.lead_id = l.id
-             LEFT JOIN captured_mails c ON c.program_id = o.program_id AND c.outreach_id = o.id
+             LEFT JOIN lead_keys k ON k.program_id = l.program_id AND k.lead_id = l.id AND k.lead_id >= $2
+             LEFT JOIN enriched_leads e ON e.program_id = l.program_id AND e.lead_id = l.id AND e.lead_id >= $2
+             LEFT JOIN outreach o ON o.program_id = l.program_id AND o.lead_id = l.id AND o.lead_id >= $2
+             LEFT JOIN captured_mails c
+                  ON c.program_id = o.program_id AND c.outreach_id = o.id AND c.outreach_id >= $2
              WHERE l.program_id = $1 AND l.id >= $2",
         )
         .bind(program.as_uuid())
         .bind(first_id(since))
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *tx)
         .await
-        .map_err(CeilingError::postgres("counting what became of the leads"))?;
+        .map_err(&refused)?;
+        tx.rollback().await.map_err(&refused)?;
         let span = |first, last| Span { first: row.get(first), last: row.get(last) };
         Ok(Outcome {
             leads: row.get("leads"),
