@@ -141,6 +141,8 @@ impl Reconciler {
             // Another one may have vanished, and be back, in between: where one is missing, none is to be trusted.
             for round in &mut self.rounds {
                 round.walk.forget();
+                // What lies behind a walk that is under way is lost as well.
+                round.under_way = false;
                 round.urgent = true;
                 round.rest_until = None;
             }
