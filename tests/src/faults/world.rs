@@ -67,12 +67,13 @@ pub fn asking_model(base_url: &str) -> Vec<(&str, &str)> {
 
 /// The installation.
 pub struct World {
+    /// The services: collectors, enrichers, mailers. First, so that they end, and show their logs, while the stack's folder
+    /// is there.
+    pub services: Vec<Service>,
     /// What it stands on.
     pub stack: Stack,
     /// The mail server.
     pub mailbox: FakeSmtp,
-    /// The services: collectors, enrichers, mailers.
-    pub services: Vec<Service>,
     feed: Feed,
     seed: u64,
     /// Its own servers; last, so that they end last.
@@ -136,7 +137,7 @@ impl World {
             service.ready().await;
         }
         let feed = Feed { ingests, key: stack.api_key().await, page: 50, pause: Duration::from_millis(20) };
-        Self { stack, mailbox, services, feed, seed: plan.seed, servers }
+        Self { services, stack, mailbox, feed, seed: plan.seed, servers }
     }
 
     /// Chance, by the world's seed.
