@@ -9,8 +9,9 @@ use std::{
 use domain::event::Queue;
 use futures_util::{StreamExt, future::try_join_all};
 use lapin::{
-    Channel,
+    Channel, ErrorKind,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    protocol::{AMQPErrorKind, AMQPHardError},
     types::{FieldTable, ShortString},
 };
 use tokio::{
@@ -36,6 +37,13 @@ const CONSUMER_TAG: &str = "leadmill";
 /// How many commands to take at once before acknowledging.
 const COMMANDS_AT_ONCE: usize = 1024;
 
+/// What is said to have been done when a consumer fails.
+const CONSUMING: &str = "consuming";
+
+/// How often in a row RabbitMQ must have broken down over a consumer before its queue counts as dead. With the backoff
+/// that is three seconds at least, longer than a queue in a cluster is without a leader.
+const BREAKDOWNS: u32 = 7;
+
 /// Keeps a consumer going. Owns everything that talks to RabbitMQ; the consumer and its ackers only hold channels to it.
 pub(crate) struct Supervisor {
     config: BrokerConfig,
@@ -48,6 +56,8 @@ pub(crate) struct Supervisor {
     /// `None` once nothing more will be handed out.
     out: Option<Sender<Delivery>>,
     backoff: Backoff,
+    /// How often in a row RabbitMQ has broken down over this consumer.
+    breakdowns: u32,
 }
 
 impl Supervisor {
@@ -70,6 +80,7 @@ impl Supervisor {
             commands,
             out: Some(out),
             backoff: Backoff::default(),
+            breakdowns: 0,
         }
     }
 
@@ -99,6 +110,10 @@ impl Supervisor {
                 "not consuming",
             );
             self.shared.set_status(LinkStatus { connected: false, error: Some(chain(&error)) });
+            self.breakdowns = if is_breakdown(&error) { self.breakdowns + 1 } else { 0 };
+            if self.breakdowns >= BREAKDOWNS && self.delete_dead_queue().await.is_none() {
+                break;
+            }
             if self.pause(wait).await.is_none() {
                 break;
             }
@@ -121,6 +136,38 @@ impl Supervisor {
         }
     }
 
+    /// Deletes the queue, so that the next attempt declares a sound one. `None` if that isn't wanted any more.
+    ///
+    /// RabbitMQ can lose the process behind a quorum queue, as 3.10 does when a queue is deleted while others declare it.
+    /// The queue is still there by name, empty to whoever asks, refuses every message and breaks down over every
+    /// consumer. Work queues are disposable: what it may have held waits in PostgreSQL, and the reconciler tells of it again.
+    /// A queue whose nodes are away isn't deleted: RabbitMQ refuses to.
+    async fn delete_dead_queue(&mut self) -> Option<()> {
+        self.breakdowns = 0;
+        let out = self.out.as_ref()?;
+        let deleting = async {
+            // Right after the last attempt, or another replica might have replaced the queue in between.
+            let link = Link::open(&self.config, &self.name).await?;
+            self.topology.delete_work_queue(&link, self.queue).await?;
+            link.close().await;
+            Ok::<_, BrokerError>(())
+        };
+        let deleted = tokio::select! {
+            () = stopped(&self.cancel, Some(out)) => return None,
+            () = closing(&mut self.commands) => return None,
+            result = deleting => result,
+        };
+        match deleted {
+            Ok(()) => tracing::warn!(
+                queue = %self.queue,
+                breakdowns = BREAKDOWNS,
+                "RabbitMQ broke down over the queue time after time; it was deleted, to be declared anew",
+            ),
+            Err(error) => tracing::warn!(queue = %self.queue, error = %chain(&error), "the queue is dead, and stays"),
+        }
+        Some(())
+    }
+
     /// Waits before the next attempt. `None` if there is to be none.
     async fn pause(&mut self, wait: Duration) -> Option<()> {
         let out = self.out.as_ref()?;
@@ -135,6 +182,7 @@ impl Supervisor {
     async fn session(&mut self, link: &Link) -> Result<(), BrokerError> {
         let mut subscription = self.subscribe(link).await?;
         self.backoff.succeeded();
+        self.breakdowns = 0;
         self.shared.set_status(LinkStatus { connected: true, error: None });
         tracing::info!(queue = %self.queue, connection.name = %self.name, "consuming");
 
@@ -170,7 +218,7 @@ impl Supervisor {
                         arrived = Some(Delivery::new(self.queue, subscription.epoch, delivery));
                         idle_since = Instant::now();
                     }
-                    Some(Err(source)) => return Err(BrokerError::Amqp { doing: "consuming", source }),
+                    Some(Err(source)) => return Err(BrokerError::Amqp { doing: CONSUMING, source }),
                     None if flow == Flow::Draining => flow = Flow::Dry,
                     None => return Err(BrokerError::ConsumerEnded(self.queue)),
                 },
@@ -200,7 +248,7 @@ impl Supervisor {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let consumer = link.ask("consuming", consuming).await?;
+        let consumer = link.ask(CONSUMING, consuming).await?;
         Ok(Subscription {
             link,
             channel,
@@ -209,6 +257,13 @@ impl Supervisor {
             tracker: PrefixTracker::new(usize::from(self.config.prefetch / 2)),
         })
     }
+}
+
+/// Whether RabbitMQ itself failed over the consumer (`internal-error`, AMQP 0-9-1, 1.1).
+fn is_breakdown(error: &BrokerError) -> bool {
+    let BrokerError::Amqp { doing: CONSUMING, source } = error else { return false };
+    matches!(source.kind(), ErrorKind::ProtocolError(answer)
+        if *answer.kind() == AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR))
 }
 
 /// Whether RabbitMQ still sends.

@@ -89,6 +89,14 @@ impl Topology {
         link.ask("closing a channel", channel.close(200, "OK".into())).await
     }
 
+    /// Deletes one work queue, with all messages in it. If it doesn't exist, it counts as deleted.
+    pub(crate) async fn delete_work_queue(&self, link: &Link, queue: Queue) -> Result<(), BrokerError> {
+        let channel = link.channel().await?;
+        let deleting = channel.queue_delete(short(&self.queue(queue)), QueueDeleteOptions::default());
+        link.ask("deleting a queue", deleting).await?;
+        link.ask("closing a channel", channel.close(200, "OK".into())).await
+    }
+
     /// Deletes everything, with all messages in it. What doesn't exist counts as deleted.
     pub(crate) async fn delete(&self, link: &Link) -> Result<(), BrokerError> {
         let channel = link.channel().await?;

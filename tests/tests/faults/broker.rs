@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::event::Queue;
 use leadmill_tests::faults::{
     servers::{RABBITMQ, Servers},
     verdict::Done,
@@ -61,6 +62,23 @@ async fn queues_that_are_deleted_while_consumers_run_cost_no_lead() {
     let fault = "queues deleted while consumers run";
     let done = Done { row: 3, fault, runs: u64::from(runs), fed: Some(fed), ..Done::default() };
     let tally = world.judge(done).await;
+    assert_eq!((tally.leads, tally.uncertain), (leads, 0), "{tally}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queues_that_are_there_by_name_only_are_replaced() {
+    let plan = Plan { seed: 303, replicas: 2, reconciling: true, ..Plan::default() };
+    let world = World::start_on(Servers::start().await, plan).await;
+    for queue in Queue::ALL {
+        let process = format!("{{'%2F_{}', node()}}", world.stack.amqp().name(queue.name()));
+        let kill = format!("ra:force_delete_server(quorum_queues, {process}).");
+        world.servers().rabbitmqctl(&["eval", &kill]).await;
+    }
+    let leads = short_or(600, 5_000);
+    let fed = world.feed(leads, Duration::from_secs(4)).await;
+    let fault = "the processes behind the queues gone";
+    let tally = world.judge(Done { row: 3, fault, runs: 2, fed: Some(fed), ..Done::default() }).await;
     assert_eq!((tally.leads, tally.uncertain), (leads, 0), "{tally}");
     world.end().await;
 }
