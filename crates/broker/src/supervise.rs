@@ -40,8 +40,8 @@ const COMMANDS_AT_ONCE: usize = 1024;
 /// What is said to have been done when a consumer fails.
 const CONSUMING: &str = "consuming";
 
-/// How often in a row RabbitMQ must have broken down over a consumer before its queue counts as dead. With the backoff
-/// that is three seconds at least, longer than a queue in a cluster is without a leader.
+/// How often in a row RabbitMQ must have broken down over a consumer before its queue counts as dead: with the backoff
+/// three seconds at least, so that trouble which passes isn't taken for it. Being wrong costs redeliveries.
 const BREAKDOWNS: u32 = 7;
 
 /// Keeps a consumer going. Owns everything that talks to RabbitMQ; the consumer and its ackers only hold channels to it.
@@ -141,7 +141,6 @@ impl Supervisor {
     /// RabbitMQ can lose the process behind a quorum queue, as 3.10 does when a queue is deleted while others declare it.
     /// The queue is still there by name, empty to whoever asks, refuses every message and breaks down over every
     /// consumer. Work queues are disposable: what it may have held waits in PostgreSQL, and the reconciler tells of it again.
-    /// A queue whose nodes are away isn't deleted: RabbitMQ refuses to.
     async fn delete_dead_queue(&mut self) -> Option<()> {
         self.breakdowns = 0;
         let out = self.out.as_ref()?;
