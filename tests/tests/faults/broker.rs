@@ -71,8 +71,11 @@ async fn queues_that_are_there_by_name_only_are_replaced() {
     let plan = Plan { seed: 303, replicas: 2, reconciling: true, ..Plan::default() };
     let world = World::start_on(Servers::start().await, plan).await;
     for queue in Queue::ALL {
-        let process = format!("{{'%2F_{}', node()}}", world.stack.amqp().name(queue.name()));
-        let kill = format!("ra:force_delete_server(quorum_queues, {process}).");
+        let process = format!("'%2F_{}'", world.stack.amqp().name(queue.name()));
+        // Matched, so that a name that RabbitMQ no longer gives its processes fails here and not as a test of nothing.
+        let kill = format!(
+            "true = is_pid(whereis({process})), ok = ra:force_delete_server(quorum_queues, {{{process}, node()}})."
+        );
         world.servers().rabbitmqctl(&["eval", &kill]).await;
     }
     let leads = short_or(600, 5_000);
