@@ -18,7 +18,7 @@ use crate::{
     simulate::{Simulation, simulate},
 };
 
-/// Takes leads in until shutdown.
+/// Takes leads in until shutdown; a hard one cuts off requests that are still coming in.
 ///
 /// # Errors
 /// When the ingest's address can't be bound, or there is no program for the simulation that was asked for.
@@ -42,9 +42,13 @@ pub async fn run(config: CollectorConfig, context: Context) -> anyhow::Result<()
             .await
             .context("serving the HTTP ingest")
     };
-    tokio::try_join!(serving, simulating)?;
-    ingest.finish().await;
-    Ok(())
+    let working = async {
+        tokio::try_join!(serving, simulating)?;
+        ingest.finish().await;
+        Ok(())
+    };
+    // A client may take its time over a request. Whoever got no answer asks again, with the same idempotency key.
+    shutdown.hard().run_until_cancelled(working).await.unwrap_or(Ok(()))
 }
 
 /// Runs the collector as a process of its own.
