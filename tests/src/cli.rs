@@ -1,13 +1,17 @@
 //! The operator's command line.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, pin::pin, process::Stdio, time::Duration};
 
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::process;
 
 /// No command of a test takes longer.
 const LIMIT: Duration = Duration::from_mins(4);
+
+/// How often its memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A command that has ended.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub struct Finished {
     pub stdout: String,
     /// What it logged or complained about.
     pub stderr: String,
+    /// The most memory that it was seen to have had resident, in bytes; 0 for one that ended before it was looked at.
+    pub peak_memory: u64,
 }
 
 impl Finished {
@@ -33,7 +39,7 @@ impl Finished {
     /// Asserts that it ended with this status, and gives what it complained about.
     #[track_caller]
     pub fn fails_with(self, status: i32) -> String {
-        let Self { command, status: found, stdout, stderr } = self;
+        let Self { command, status: found, stdout, stderr, .. } = self;
         assert_eq!(found, Some(status), "`{command}`\n{stdout}\n{stderr}");
         stderr
     }
@@ -50,9 +56,23 @@ impl Finished {
 /// Runs `leadmill` to its end.
 pub(crate) async fn run(args: &[&str], env: Vec<(String, String)>, folder: &Path) -> Finished {
     let command = format!("leadmill {}", args.join(" "));
-    let output = process::command("leadmill", env).args(args).current_dir(folder).output();
-    let output = tokio::time::timeout(LIMIT, output).await.unwrap_or_else(|_| panic!("`{command}` doesn't end"));
-    let output = output.unwrap_or_else(|error| panic!("`{command}` can't be started: {error}"));
+    let mut starting = process::command("leadmill", env);
+    starting.args(args).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = starting.spawn().unwrap_or_else(|error| panic!("`{command}` can't be started: {error}"));
+    let id = child.id().expect("nobody has waited for it");
+    let mut most = 0;
+    let output = timeout(LIMIT, async {
+        let mut output = pin!(child.wait_with_output());
+        loop {
+            tokio::select! {
+                output = &mut output => return output,
+                () = sleep(LOOK_EVERY) => most = process::peak_memory(id).max(most),
+            }
+        }
+    });
+    let output = output.await.unwrap_or_else(|_| panic!("`{command}` doesn't end"));
+    let output = output.unwrap_or_else(|error| panic!("`{command}` can't be waited for: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Finished { command, status: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    Finished { command, status: output.status.code(), stdout, stderr, peak_memory: most }
 }

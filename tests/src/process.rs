@@ -176,6 +176,11 @@ impl Process {
         }
     }
 
+    /// Whether it hasn't ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Its process id, while it runs.
     fn id(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
@@ -191,9 +196,7 @@ impl Process {
 
     /// The most memory that it has had resident so far, in bytes; 0 where the kernel doesn't tell.
     pub fn peak_memory(&self) -> u64 {
-        let status = self.id().and_then(|id| fs::read_to_string(format!("/proc/{id}/status")).ok()).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10
+        self.id().map_or(0, peak_memory)
     }
 
     /// Asks it to end (SIGTERM), and waits; gives its exit status and how long it took.
@@ -228,6 +231,13 @@ impl Process {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
+}
+
+/// The most memory that a running process has had resident so far, in bytes; 0 where the kernel doesn't tell.
+pub(crate) fn peak_memory(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10
 }
 
 impl Drop for Process {

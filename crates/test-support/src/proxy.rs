@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
+        tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
     task::JoinHandle,
@@ -58,6 +58,8 @@ pub struct Counts {
     pub total: usize,
     /// Connections that were turned away while the proxy was cut.
     pub refused: usize,
+    /// Connections that were reset by chance.
+    pub reset: usize,
 }
 
 impl TcpProxy {
@@ -123,7 +125,7 @@ impl TcpProxy {
         self.control.send_modify(|control| control.delay = delay);
     }
 
-    /// Breaks a connection at one piece of data in `pieces`, by chance; 0 for never.
+    /// Resets a connection (RST, on both sides) at one piece of data in `pieces`, by chance; 0 for never.
     pub fn reset_one_in(&self, pieces: u32) {
         self.control.send_modify(|control| control.reset_one_in = pieces);
     }
@@ -178,40 +180,72 @@ async fn accept(
                 counts.total += 1;
             });
             // An unreachable server looks like one that hangs up.
-            if let Ok(server) = TcpStream::connect(&upstream).await {
-                forward(client, server, control, birth).await;
-            }
-            counts.send_modify(|counts| counts.open -= 1);
+            let end = match TcpStream::connect(&upstream).await {
+                Ok(server) => forward(client, server, control, birth).await,
+                Err(_) => End::Other,
+            };
+            counts.send_modify(|counts| {
+                counts.open -= 1;
+                counts.reset += usize::from(end == End::Reset);
+            });
         });
     }
 }
 
-/// Forwards in both directions until both are through, or the connection is cut.
-async fn forward(client: TcpStream, server: TcpStream, control: watch::Receiver<Control>, birth: Control) {
+/// Forwards in both directions until both are through, or the connection is cut or reset.
+async fn forward(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    control: watch::Receiver<Control>,
+    birth: Control,
+) -> End {
     // Whatever is delayed here is delayed on purpose.
     for stream in [&client, &server] {
         if stream.set_nodelay(true).is_err() {
-            return;
+            return End::Other;
         }
     }
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     let mut cut = control.clone();
-    tokio::select! {
-        _ = cut.wait_for(|control| control.generation != birth.generation) => {}
-        _ = async { tokio::try_join!(
+    let ended = tokio::select! {
+        _ = cut.wait_for(|control| control.generation != birth.generation) => return End::Other,
+        ended = async { tokio::try_join!(
             pump(from_client, to_server, control.clone(), birth.era),
             pump(from_server, to_client, control, birth.era),
-        ) } => {}
+        ) } => ended,
+    };
+    if !matches!(ended, Err(End::Reset)) {
+        return End::Other;
+    }
+    for stream in [&client, &server] {
+        // Closed without it, the connection ends all the same, if more politely.
+        let _ = stream.set_zero_linger();
+    }
+    End::Reset
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was reset by chance.
+    Reset,
+    /// In any other way.
+    Other,
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Other
     }
 }
 
 /// Forwards in one direction, to the end of it; a half-closed connection goes on in the other one.
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
     mut control: watch::Receiver<Control>,
     era: u64,
-) -> io::Result<()> {
+) -> Result<(), End> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
@@ -221,13 +255,13 @@ async fn pump(
             Err(_) => return Ok(()),
         };
         if reset_one_in > 0 && rand::random_ratio(1, reset_one_in) {
-            return Err(io::ErrorKind::ConnectionReset.into());
+            return Err(End::Reset);
         }
         if !delay.is_zero() {
             sleep(delay).await;
         }
         if length == 0 {
-            return to.shutdown().await;
+            return Ok(to.shutdown().await?);
         }
         to.write_all(&buffer[..length]).await?;
     }
@@ -273,7 +307,7 @@ mod tests {
         stream.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"last words");
         let counts = proxy.wait_for(|counts| counts.open == 0).await;
-        assert_eq!(counts, Counts { open: 0, total: 1, refused: 0 });
+        assert_eq!(counts, Counts { open: 0, total: 1, refused: 0, reset: 0 });
     }
 
     #[tokio::test]
@@ -322,9 +356,10 @@ mod tests {
         let mut other = TcpStream::connect(proxy.address()).await.unwrap();
         say(&mut other, b"hello").await.unwrap();
         proxy.reset_one_in(1);
-        assert!(say(&mut one, b"hello").await.is_err());
+        assert_eq!(say(&mut one, b"hello").await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         proxy.calm();
         assert_eq!(say(&mut other, b"again").await.unwrap(), b"again");
+        assert_eq!(proxy.wait_for(|counts| counts.open == 1).await.reset, 1);
     }
 
     #[tokio::test]

@@ -73,7 +73,10 @@ async fn round(seed: u64) -> (Tally, Vec<Fault>) {
     let (fed, mut faults, more) = tokio::join!(world.feed(LEADS, OVER), one_after_the_other(1), one_after_the_other(2));
     faults.extend(more);
     let fault = "soak: random faults, two at a time";
-    let done = Done { row: 13, fault, runs: faults.len() as u64, fed: Some(fed), ..Done::default() };
+    // Mails are on their way at most moments at which something breaks, and a mail server in a bad mood leaves many a fate
+    // unknown.
+    let in_doubt = LEADS / 10;
+    let done = Done { row: 13, fault, runs: faults.len() as u64, fed: Some(fed), in_doubt, ..Done::default() };
     let tally = world.judge(done).await;
     assert_eq!(tally.leads, LEADS, "seed {seed}");
     world.end().await;

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use sqlx::Executor as _;
 use tokio::time::sleep;
 
-use crate::faults::{mood::Mood, network::Server, world::World};
+use crate::faults::{mood::Mood, network::Server, service::Service, world::World};
 
 /// A kind of fault; where and for how long is up to chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,20 +38,25 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::Kill,
         Self::Restart,
         Self::Suspend,
         Self::Cut(Server::Postgres),
         Self::Cut(Server::RabbitMq),
+        Self::Cut(Server::Mail),
         Self::Freeze(Server::Postgres),
         Self::Freeze(Server::RabbitMq),
+        Self::Freeze(Server::Mail),
         Self::HalfOpen(Server::Postgres),
         Self::HalfOpen(Server::RabbitMq),
+        Self::HalfOpen(Server::Mail),
         Self::Delay(Server::Postgres),
         Self::Delay(Server::RabbitMq),
+        Self::Delay(Server::Mail),
         Self::Resets(Server::Postgres),
         Self::Resets(Server::RabbitMq),
+        Self::Resets(Server::Mail),
         Self::EndBackends,
         Self::DeleteQueues,
         Self::BadMood,
@@ -59,7 +64,15 @@ impl Fault {
 
     /// Injects it into one of the services, chosen by chance, and takes it back after a while of up to `longest`.
     pub async fn inject(self, world: &World, rng: &mut ChaCha8Rng, longest: Duration) {
-        let service = world.services.choose(rng).expect("a world has services");
+        let concerned: Vec<&Service> = match self {
+            Self::Cut(Server::Mail)
+            | Self::Freeze(Server::Mail)
+            | Self::HalfOpen(Server::Mail)
+            | Self::Delay(Server::Mail)
+            | Self::Resets(Server::Mail) => world.replicas("mailer").collect(),
+            _ => world.services.iter().collect(),
+        };
+        let service = *concerned.choose(rng).expect("a world has services");
         let network = service.network();
         let a_while = longest.mul_f64(rng.random_range(0.1..1.0));
         match self {

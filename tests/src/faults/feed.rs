@@ -4,7 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use collector::source::RawProfile;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 use uuid::Uuid;
 
 use crate::creators;
@@ -56,6 +60,19 @@ impl Feed {
             sleep(self.pause).await;
         }
         fed
+    }
+
+    /// A request whose body doesn't end as long as what this gives is held.
+    pub async fn stalled(&self) -> TcpStream {
+        let ingest = self.ingests[0];
+        let mut stream = TcpStream::connect(ingest).await.expect("the collector listens");
+        let head = format!(
+            "POST /v1/leads HTTP/1.1\r\nHost: {ingest}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             Content-Length: 1000\r\n\r\n{{",
+            self.key
+        );
+        stream.write_all(head.as_bytes()).await.expect("the collector reads");
+        stream
     }
 
     async fn post_page(&self, client: &reqwest::Client, index: usize, page: &[RawProfile]) -> Value {

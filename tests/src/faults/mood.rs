@@ -43,6 +43,10 @@ pub fn misbehaviours(step: Step) -> Vec<Action> {
         Action::reply("gibberish"),
     ];
     match step {
+        // None that stops the mailer until somebody has looked: a refusal of its credentials, or by policy (5.7.x).
+        Step::Connect => all.push(Action::reply("554 5.3.2 no service here")),
+        Step::Ehlo => all.push(Action::reply("502 5.5.1 no such command")),
+        Step::StartTls => all.push(Action::reply("554 5.3.0 no TLS today")),
         Step::Mail => all.push(Action::reply("552 5.2.2 too much mail")),
         Step::Rcpt => all.push(Action::reply("550 5.1.1 no such user")),
         Step::Data => all.push(Action::reply("554 5.6.0 no")),

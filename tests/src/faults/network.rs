@@ -1,38 +1,50 @@
 //! The way of one process to its servers, through proxies that can be told to misbehave.
 
+use std::net::SocketAddr;
+
 use test_support::proxy::TcpProxy;
 
 use crate::stack::Stack;
 
-/// A process's own way to PostgreSQL and RabbitMQ.
+/// A process's own way to PostgreSQL, RabbitMQ and the mail server.
 #[derive(Debug)]
 pub struct Network {
     /// To PostgreSQL.
     pub postgres: TcpProxy,
     /// To RabbitMQ.
     pub rabbitmq: TcpProxy,
+    /// To the mail server; only a mailer goes there.
+    pub mail: TcpProxy,
     database_url: String,
     amqp_url: String,
+    mail_port: String,
 }
 
 impl Network {
-    /// A healthy way to the servers of `stack`.
-    pub async fn to(stack: &Stack) -> Self {
+    /// A healthy way to the servers of `stack` and to the mail server at `mailbox`.
+    pub async fn to(stack: &Stack, mailbox: SocketAddr) -> Self {
         let (postgres, database_url) = proxied(stack.database().url(), "5432").await;
         let (rabbitmq, amqp_url) = proxied(stack.amqp().url(), "5672").await;
-        Self { postgres, rabbitmq, database_url, amqp_url }
+        let mail = TcpProxy::start(mailbox.to_string()).await.expect("a loopback port is free");
+        let mail_port = mail.address().port().to_string();
+        Self { postgres, rabbitmq, mail, database_url, amqp_url, mail_port }
     }
 
     /// What sends a process this way.
-    pub fn env(&self) -> [(&str, &str); 2] {
-        [("DATABASE_URL", &self.database_url), ("AMQP_URL", &self.amqp_url)]
+    pub fn env(&self) -> [(&str, &str); 3] {
+        [
+            ("DATABASE_URL", &self.database_url),
+            ("AMQP_URL", &self.amqp_url),
+            ("LEADMILL_MAILER_SMTP_PORT", &self.mail_port),
+        ]
     }
 
-    /// The proxy to one of both.
+    /// The proxy to one of them.
     pub fn way_to(&self, server: Server) -> &TcpProxy {
         match server {
             Server::Postgres => &self.postgres,
             Server::RabbitMq => &self.rabbitmq,
+            Server::Mail => &self.mail,
         }
     }
 
@@ -40,6 +52,7 @@ impl Network {
     pub fn calm(&self) {
         self.postgres.calm();
         self.rabbitmq.calm();
+        self.mail.calm();
     }
 }
 
@@ -50,6 +63,8 @@ pub enum Server {
     Postgres,
     /// RabbitMQ.
     RabbitMq,
+    /// The mail server.
+    Mail,
 }
 
 /// A proxy in front of the server in `url`, and the URL that leads through it.

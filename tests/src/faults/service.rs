@@ -1,8 +1,8 @@
 //! A binary that is started again whenever it ends.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     faults::network::Network,
@@ -12,6 +12,9 @@ use crate::{
 
 /// What an orchestrator waits before it kills.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a process that was asked to end is left to its work before it is asked again.
+const DRAINING: Duration = Duration::from_millis(700);
 
 /// A replica of a service, on a network of its own.
 #[derive(Debug)]
@@ -30,8 +33,8 @@ struct State {
 
 impl Service {
     /// Starts it and doesn't wait.
-    pub async fn start(stack: &Stack, binary: &str, env: &[(&str, &str)]) -> Self {
-        let network = Network::to(stack).await;
+    pub async fn start(stack: &Stack, mailbox: SocketAddr, binary: &str, env: &[(&str, &str)]) -> Self {
+        let network = Network::to(stack, mailbox).await;
         let starting = stack.service(binary).envs(env).envs(&network.env());
         let process = Some(starting.clone().spawn());
         Self { binary: binary.to_owned(), network, state: Mutex::new(State { starting, process }) }
@@ -104,10 +107,16 @@ impl Service {
         }
     }
 
-    /// Asks it to end twice, and leaves it down; gives how long it took after the second time.
+    /// Asks it to end while it has work that doesn't end, then a second time, and leaves it down; gives how long it took
+    /// after the second time.
+    ///
+    /// # Panics
+    /// When it ended at the first time.
     pub async fn terminate_twice(&self) -> Duration {
         let mut process = self.state.lock().await.process.take().expect("it runs");
         process.signal("TERM").await;
+        sleep(DRAINING).await;
+        assert!(process.is_running(), "{} had nothing left to do\n{}", self.binary, process.log());
         process.terminate().await.1
     }
 

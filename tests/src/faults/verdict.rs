@@ -57,6 +57,8 @@ pub struct Done<'a> {
     pub runs: u64,
     /// What went in, by the collector's own answers; `None` where it was asked in another way.
     pub fed: Option<Fed>,
+    /// How many mails may be of unknown fate: those that were on their way when something broke. None, unless said.
+    pub in_doubt: u64,
     /// What was planted on purpose.
     pub planted: Planted<'a>,
 }
@@ -124,6 +126,9 @@ pub async fn verdict(stack: &Stack, mails: &[Mail], done: Done<'_>) -> Tally {
         if fed.accepted != leads {
             complaints.push(format!("{} leads were accepted, {leads} are there", fed.accepted));
         }
+    }
+    if uncertain > done.in_doubt {
+        complaints.push(format!("{uncertain} mails are `uncertain`, and at most {} can be", done.in_doubt));
     }
     complaints.extend(panics(stack));
     let tally = Tally {

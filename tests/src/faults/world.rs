@@ -74,7 +74,8 @@ pub struct World {
     pub stack: Stack,
     /// The mail server.
     pub mailbox: FakeSmtp,
-    feed: Feed,
+    /// Where leads go in.
+    pub feed: Feed,
     seed: u64,
     /// Its own servers; last, so that they end last.
     servers: Option<Servers>,
@@ -94,6 +95,8 @@ pub struct Plan<'a> {
     pub reconciling: bool,
     /// What the mail server offers. The mailers speak without encryption unless `env` says otherwise.
     pub encryption: Encryption,
+    /// The user and the password that the mail server wants, if any; the mailers log in so.
+    pub login: Option<(&'a str, &'a str)>,
     /// How far the clock of the last replica of each service is ahead.
     pub clock_ahead: Duration,
 }
@@ -112,11 +115,18 @@ impl World {
 
     async fn on(stack: Stack, servers: Option<Servers>, plan: Plan<'_>) -> Self {
         history::record(&stack).await;
-        let mailbox = FakeSmtp::builder().encryption(plan.encryption).start().await;
+        let mut mailbox = FakeSmtp::builder().encryption(plan.encryption);
+        if let Some((user, password)) = plan.login {
+            mailbox = mailbox.login(user, password);
+        }
+        let mailbox = mailbox.start().await;
         let mail_settings = mail::settings(mailbox.address().port());
         let mut env: Vec<(&str, &str)> = IMPATIENT.to_vec();
         env.extend(mail_settings.iter().map(|(name, value)| (*name, value.as_str())));
         env.extend(if plan.reconciling { EAGER_RECONCILER } else { IDLE_RECONCILER });
+        if let Some((user, password)) = plan.login {
+            env.extend([("LEADMILL_MAILER_SMTP_USERNAME", user), ("LEADMILL_MAILER_SMTP_PASSWORD", password)]);
+        }
         env.extend(plan.env);
         let replicas = plan.replicas.max(1);
         let ingests: Vec<SocketAddr> = (0..replicas).map(|_| free_address()).collect();
@@ -130,7 +140,7 @@ impl World {
                 if let Some(library) = ahead.as_deref().filter(|_| replica + 1 == replicas) {
                     env.push(("LD_PRELOAD", library));
                 }
-                services.push(Service::start(&stack, binary, &env).await);
+                services.push(Service::start(&stack, mailbox.address(), binary, &env).await);
             }
         }
         for service in &services {
@@ -197,6 +207,12 @@ impl World {
         })
         .await;
         self.stack.settle(recovery()).await;
+    }
+
+    /// Where the mail server's certificate authority is to be found, for who is to trust it.
+    pub fn authority_file(&self) -> String {
+        let path = self.stack.file("authority.pem", self.mailbox.authority_pem());
+        path.to_str().expect("a path of ours").to_owned()
     }
 
     /// What the mail server got.

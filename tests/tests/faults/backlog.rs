@@ -26,6 +26,8 @@ async fn a_backlog_takes_no_memory_and_drains() {
     }
     let count = short_or(10_000, 1_000_000).to_string();
     let simulated = world.stack.leadmill(&["simulate", "--program", PROGRAM, "--leads", &count, "--json"]).await;
+    let mut most = simulated.peak_memory;
+    assert!((1..MEMORY_LIMIT).contains(&most), "the import took {} MiB", most >> 20);
     let accepted = simulated.json()["accepted"].as_u64().expect("a count");
     for enricher in world.replicas("enricher") {
         enricher.revive().await;
@@ -40,7 +42,6 @@ async fn a_backlog_takes_no_memory_and_drains() {
     })
     .await;
     world.stack.settle(short_or(Duration::from_mins(3), Duration::from_hours(1))).await;
-    let mut most = 0;
     for service in &world.services {
         let peak = service.peak_memory().await;
         assert!(peak < MEMORY_LIMIT, "the {} took {} MiB", service.binary(), peak >> 20);

@@ -68,6 +68,6 @@ async fn whatever_a_models_api_does_every_lead_is_enriched_once() {
     let runs = api.requests().len() as u64;
     assert!(runs > 30, "only {runs} requests");
     let tally = world.judge(Done { row: 9, fault, runs, fed: Some(fed), ..Done::default() }).await;
-    assert_eq!((tally.leads, tally.uncertain), (leads, 0));
+    assert_eq!(tally.leads, leads);
     world.end().await;
 }

