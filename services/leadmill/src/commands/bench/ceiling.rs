@@ -23,8 +23,8 @@ const MOST_LEADS: u64 = 100_000;
 #[command(after_help = "\
 The same rows as the pipeline writes per lead are written in batches of 256 by four connections, the same messages are
 published with confirms and consumed with acknowledgements, and mails of typical size are handed to a sink: first each
-alone, then all at once on the same cores. Nothing is read, sealed, decided or waited for. No pipeline on this machine can be
-faster than that.
+alone, then all at once on the same cores. Nothing is read, sealed, decided or waited for. A pipeline on this machine comes
+close to that at best; a few per cent more are the noise between two runs.
 
   alone          rows, counted as leads/s, messages/s from the first to the last acknowledged one, mails/s
   all at once    leads/s until the last of the parts is done: with capture rows and messages; with smtp also mails, one for
