@@ -8,7 +8,7 @@ use domain::{
     qualification::{Blocker, Decision},
 };
 use store::{
-    captured,
+    Db, DbConfig, captured,
     outreach::{
         claim::{self, Claimed, Expired, Span},
         plan::{self, PlanItem, Planned, Start},
@@ -36,6 +36,7 @@ async fn begin(world: &World, claimed: &Claimed) -> bool {
     let lease = [(claimed.program_id, claimed.id, claimed.token)];
     world
         .db
+        .with_kept_plans()
         .transact("test.begin", |tx, _| Box::pin(async move { claim::begin_data(tx, &lease, LEASE).await }))
         .await
         .unwrap()
@@ -44,7 +45,12 @@ async fn begin(world: &World, claimed: &Claimed) -> bool {
 
 async fn abort(world: &World, claimed: &Claimed) {
     let lease = [(claimed.program_id, claimed.id, claimed.token)];
-    world.db.transact("test.abort", |tx, _| Box::pin(async move { claim::abort(tx, &lease).await })).await.unwrap();
+    world
+        .db
+        .with_kept_plans()
+        .transact("test.abort", |tx, _| Box::pin(async move { claim::abort(tx, &lease).await }))
+        .await
+        .unwrap();
 }
 
 async fn settle_one(world: &World, claimed: &Claimed, outcome: Outcome) -> Option<String> {
@@ -59,6 +65,7 @@ async fn settle_one(world: &World, claimed: &Claimed, outcome: Outcome) -> Optio
     }];
     let settled = world
         .db
+        .with_kept_plans()
         .transact("test.settle", |tx, _| {
             let settlement = &settlement;
             Box::pin(async move { settle::settle(tx, settlement, NOW).await })
@@ -245,6 +252,34 @@ async fn sending_reads_no_more_than_it_writes_of_a_program_that_the_statistics_d
     ] {
         assert!(read < 1_000, "{what}: {read} index entries for 50 mails out of 3,000");
     }
+    world.database.cleanup().await;
+}
+
+#[tokio::test]
+async fn kept_plans_are_made_once() {
+    let mut world = World::new().await;
+    world.db = Db::new(&DbConfig { max_connections: 1, ..DbConfig::new(world.database.url()) }).unwrap();
+    let mut claimed = Vec::new();
+    for n in 0..10 {
+        let name = format!("ann{n}");
+        let lead = world.enriched(profile(&name)).await;
+        let address = format!("{name}@studio.example.com");
+        plan_all(&world, &[world.plan_item(lead, 1, &address, Start::Queued)]).await;
+        claimed.extend(claim_some(&world, 1).await);
+    }
+    for mail in &claimed {
+        assert!(begin(&world, mail).await);
+        assert_eq!(settle_one(&world, mail, Outcome::Sent).await.as_deref(), Some("sent"));
+    }
+    let of_updates = "SELECT statement, custom_plans, generic_plans FROM pg_prepared_statements
+                      WHERE statement ~ '^UPDATE (outreach|enriched_leads) .*UNNEST' AND generic_plans > 5";
+    let kept: Vec<(String, i64, i64)> = world
+        .db
+        .transact("test.plans", |tx, _| Box::pin(async move { Ok(sqlx::query_as(of_updates).fetch_all(tx).await?) }))
+        .await
+        .unwrap();
+    assert_eq!(kept.len(), 3, "of the move to the data phase, the settlement and the note at the lead: {kept:?}");
+    assert!(kept.iter().all(|(_, custom, generic)| (*custom, *generic) == (0, 10)), "{kept:?}");
     world.database.cleanup().await;
 }
 

@@ -24,6 +24,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// The most writes of one transaction.
 const MAX_BATCH: usize = 256;
+/// The most writes of a transaction whose plans would take longer to make than the writes themselves. For more of them a plan
+/// of their own is worth its time.
+const FEW: usize = 16;
 /// Transactions at once: while one waits for its flush, the next is made.
 const PARALLEL: usize = 2;
 
@@ -47,6 +50,8 @@ pub struct Committer {
 
 struct Worker {
     db: Db,
+    /// The same for a few writes.
+    few: Db,
     outbox: Outbox,
     clock: Arc<dyn Clock>,
     data_lease_seconds: i32,
@@ -56,7 +61,8 @@ impl Committer {
     /// Starts the task. `data_lease_seconds` is how long a row may stay in the data phase.
     pub fn start(db: Db, outbox: Outbox, clock: Arc<dyn Clock>, data_lease_seconds: i32) -> Self {
         let (queue, writes) = mpsc::channel(4 * MAX_BATCH);
-        tokio::spawn(gather(writes, Arc::new(Worker { db, outbox, clock, data_lease_seconds })));
+        let few = db.with_kept_plans();
+        tokio::spawn(gather(writes, Arc::new(Worker { db, few, outbox, clock, data_lease_seconds })));
         Self { queue }
     }
 
@@ -123,8 +129,8 @@ impl Worker {
     async fn commit(&self, writes: &[Write]) -> Result<Vec<bool>, StoreError> {
         let now = self.clock.now();
         let seconds = self.data_lease_seconds;
-        let (done, told) = self
-            .db
+        let db = if writes.len() <= FEW { &self.few } else { &self.db };
+        let (done, told) = db
             .transact("mailer.commit", |tx, _| Box::pin(async move { apply(tx, writes, seconds, now).await }))
             .await?;
         self.outbox.offer(told);
