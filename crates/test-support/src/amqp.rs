@@ -182,6 +182,7 @@ impl AmqpNamespace {
         within(channel.exchange_delete(short(&self.name("leads")), ExchangeDeleteOptions::default()))
             .await
             .expect("the exchange is deleted");
+        leave(channel).await;
     }
 
     /// Deletes all queues, as a disaster would; the exchange stays.
@@ -192,6 +193,7 @@ impl AmqpNamespace {
                 .await
                 .expect("a queue is deleted");
         }
+        leave(channel).await;
     }
 
     /// Deletes everything. Call it at the end of a test; what the drop does instead is slower.
@@ -246,6 +248,13 @@ async fn connect(url: &str) -> Connection {
 
 async fn within<T>(what: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
     tokio::time::timeout(PATIENCE, what).await.expect("RabbitMQ answers in time")
+}
+
+/// Closes a channel before its connection is closed. A channel that is only dropped is closed in the background: lapin
+/// 4.12 takes the connection for broken if it comes to that while the connection is closing, and the answer to
+/// `connection.close` may then never come.
+async fn leave(channel: Channel) {
+    within(channel.close(200, "OK".into())).await.expect("the channel is closed");
 }
 
 fn short(name: &str) -> ShortString {
