@@ -11,12 +11,13 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 /// Each workspace crate with the workspace crates that it may use outside of its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    ("retry", &[]),
     ("vault", &["domain"]),
-    ("store", &["domain", "vault"]),
-    ("broker", &["domain"]),
-    ("pipeline", &["domain", "store", "broker"]),
+    ("store", &["domain", "retry", "vault"]),
+    ("broker", &["domain", "retry"]),
+    ("pipeline", &["domain", "retry", "store", "broker"]),
     ("service", &[]),
-    ("bootstrap", &["domain", "vault", "store", "broker", "pipeline", "service"]),
+    ("bootstrap", &["domain", "retry", "vault", "store", "broker", "pipeline", "service"]),
     // For `leadmill bench` alone: what the servers do without the crates above.
     ("ceiling", &["domain"]),
     ("test-support", &["domain"]),
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "leadmill",
         &[
             "domain",
+            "retry",
             "vault",
             "store",
             "broker",
@@ -43,11 +45,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What a service may use: everything below it, and no other service.
-const SERVICE: &[&str] = &["domain", "vault", "store", "broker", "pipeline", "service", "bootstrap"];
+const SERVICE: &[&str] = &["domain", "retry", "vault", "store", "broker", "pipeline", "service", "bootstrap"];
 
 /// What the end-to-end tests may use: the package is nothing but tests, its library their harness.
 const EVERYTHING: &[&str] = &[
     "domain",
+    "retry",
     "vault",
     "store",
     "broker",
@@ -74,11 +77,7 @@ const FENCED: &[(&str, &[&str], &str)] = &[
     ("lapin", &["broker", "ceiling", "test-support"], "all AMQP is in `broker`; `ceiling` measures what it costs"),
     ("lettre", &["mailer"], "only `mailer` sends mail"),
     ("reqwest", &["enricher"], "only crates that speak a remote API use an HTTP client"),
-    (
-        "backoff",
-        &["store"],
-        "it is unmaintained (RUSTSEC-2025-0012); one `retry` module hides it, so that it can be replaced",
-    ),
+    ("backoff", &["retry"], "it is unmaintained (RUSTSEC-2025-0012); one crate hides it, so that it can be replaced"),
 ];
 
 /// One declared dependency of a workspace crate.

@@ -19,6 +19,11 @@ impl Surroundings {
         }
     }
 
+    /// Says why PostgreSQL doesn't let this program in.
+    pub(crate) fn database_is_away(&self, reason: &str) {
+        self.database.set_not_ready(reason);
+    }
+
     /// For one user of the pipeline; who consumes has a check of its own for that.
     pub fn health(&self, consuming: Option<ReadinessHandle>) -> Health {
         let Self { database, publishing } = self.clone();

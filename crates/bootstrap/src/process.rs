@@ -6,13 +6,14 @@ use anyhow::Context as _;
 use broker::{Admin, BrokerConfig, Publisher};
 use domain::clock::SystemClock;
 use pipeline::{Outbox, OutboxConfig, reconciler};
+use retry::Policy;
 use service::{
     config::{DatabaseConfig, Document},
     readiness::Readiness,
     shutdown::Shutdown,
 };
-use store::{Db, programs::Directory, schema};
-use tokio::task::JoinHandle;
+use store::{Db, programs::Directory, schema, server};
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Context, health::Surroundings, settings};
@@ -55,10 +56,7 @@ impl Process {
         let surroundings = Surroundings::new(readiness);
 
         let config: DatabaseConfig = document.section("database")?;
-        let up = db.wait_until_up(|error| {
-            let away = error as &dyn std::error::Error;
-            tracing::warn!(error = away, database = config.url.endpoint(), "PostgreSQL does not answer yet");
-        });
+        let up = wait_for_database(&config, &surroundings);
         let Some(()) = shutdown.soft().run_until_cancelled(up).await else {
             return Ok(None);
         };
@@ -122,6 +120,27 @@ impl Process {
         self.publisher.close().await;
         self.db.close().await;
         published
+    }
+}
+
+/// Waits until PostgreSQL lets this program in, for as long as it takes.
+async fn wait_for_database(config: &DatabaseConfig, surroundings: &Surroundings) {
+    let (database, limit) = (config.url.endpoint(), config.acquire_timeout);
+    let mut waits = Policy::OUTAGE.start();
+    loop {
+        let reason = match timeout(limit, server::reach(config.url.expose())).await {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+            Err(_) => format!("no answer within {} s", limit.as_secs_f32()),
+        };
+        if waits.is_news() {
+            tracing::warn!(database, reason, "PostgreSQL doesn't let this program in; trying again until it does");
+        }
+        surroundings.database_is_away(&reason);
+        waits.pause().await;
+    }
+    if waits.reset() {
+        tracing::info!(database, "PostgreSQL lets this program in");
     }
 }
 

@@ -28,7 +28,6 @@
 //! To add a queue, add it to [`domain::event::Queue`]: topology, depths and dead-letter handling follow from there.
 
 mod admin;
-mod backoff;
 mod config;
 mod confirm;
 mod consumer;

@@ -41,7 +41,7 @@ impl Link {
             match Self::open_at(uri, config, name).await {
                 Ok(link) => return Ok(link),
                 Err(error) => {
-                    tracing::info!(node, error = %crate::error::chain(&error), "no connection; trying the next node");
+                    tracing::debug!(node, error = %crate::error::chain(&error), "no connection; trying the next node");
                 }
             }
         }

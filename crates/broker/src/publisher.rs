@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::event::Outgoing;
 use lapin::Channel;
+use retry::{Policy, Waits};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until},
 };
 
 use crate::{
-    backoff::Backoff,
     config::BrokerConfig,
     confirm,
     error::{BrokerError, PublishFailure, chain},
@@ -51,10 +51,15 @@ struct State {
     topology_is_stale: bool,
 }
 
-#[derive(Default)]
 struct Dialling {
-    backoff: Backoff,
+    waits: Waits,
     not_before: Option<Instant>,
+}
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self { waits: Policy::OUTAGE.start(), not_before: None }
+    }
 }
 
 impl Publisher {
@@ -189,14 +194,14 @@ impl Publisher {
                 Ok(link)
             }
             Err(error) => {
-                let wait = dialling.backoff.failed();
-                dialling.not_before = Some(Instant::now() + wait);
-                tracing::warn!(
-                    connection.name = %self.shared.name,
-                    error = %chain(&error),
-                    retry_in_ms = wait.as_millis() as u64,
-                    "can't publish: no connection to RabbitMQ",
-                );
+                dialling.not_before = Some(Instant::now() + dialling.waits.next_wait());
+                if dialling.waits.is_news() {
+                    tracing::warn!(
+                        connection.name = %self.shared.name,
+                        error = %chain(&error),
+                        "can't publish: no connection to RabbitMQ; trying again until there is",
+                    );
+                }
                 Err(error)
             }
         }

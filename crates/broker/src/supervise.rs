@@ -3,7 +3,6 @@
 use std::{
     ops::ControlFlow,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use domain::event::Queue;
@@ -14,14 +13,14 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPHardError},
     types::{FieldTable, ShortString},
 };
+use retry::{Policy, Waits};
 use tokio::{
     sync::mpsc::{Permit, Sender, UnboundedReceiver},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
     config::BrokerConfig,
     consumer::{Command, LinkStatus, Shared},
     delivery::{Delivery, DeliveryTag},
@@ -40,9 +39,9 @@ const COMMANDS_AT_ONCE: usize = 1024;
 /// What is said to have been done when a consumer fails.
 const CONSUMING: &str = "consuming";
 
-/// How often in a row RabbitMQ must have broken down over a consumer before its queue counts as dead: with the backoff
-/// three seconds at least, so that trouble which passes isn't taken for it. Being wrong costs redeliveries.
-const BREAKDOWNS: u32 = 7;
+/// How often in a row RabbitMQ must have broken down over a consumer before its queue counts as dead: with the waits in
+/// between after about five seconds, so that trouble which passes isn't taken for it. Being wrong costs redeliveries.
+const BREAKDOWNS: u32 = 16;
 
 /// Keeps a consumer going. Owns everything that talks to RabbitMQ; the consumer and its ackers only hold channels to it.
 pub(crate) struct Supervisor {
@@ -55,7 +54,7 @@ pub(crate) struct Supervisor {
     commands: UnboundedReceiver<Command>,
     /// `None` once nothing more will be handed out.
     out: Option<Sender<Delivery>>,
-    backoff: Backoff,
+    waits: Waits,
     /// How often in a row RabbitMQ has broken down over this consumer.
     breakdowns: u32,
 }
@@ -79,7 +78,7 @@ impl Supervisor {
             shared,
             commands,
             out: Some(out),
-            backoff: Backoff::default(),
+            waits: Policy::OUTAGE.start(),
             breakdowns: 0,
         }
     }
@@ -101,20 +100,20 @@ impl Supervisor {
             // Whatever was delivered on this channel and isn't acknowledged goes back to the queue.
             self.shared.epoch.fetch_add(1, Ordering::AcqRel);
             let Err(error) = ended else { break };
-            let wait = self.backoff.failed();
-            tracing::warn!(
-                queue = %self.queue,
-                connection.name = %self.name,
-                error = %chain(&error),
-                retry_in_ms = wait.as_millis() as u64,
-                "not consuming",
-            );
+            if self.waits.is_news() {
+                tracing::warn!(
+                    queue = %self.queue,
+                    connection.name = %self.name,
+                    error = %chain(&error),
+                    "not consuming; trying again until it works",
+                );
+            }
             self.shared.set_status(LinkStatus { connected: false, error: Some(chain(&error)) });
             self.breakdowns = if is_breakdown(&error) { self.breakdowns + 1 } else { 0 };
             if self.breakdowns >= BREAKDOWNS && self.delete_dead_queue().await.is_none() {
                 break;
             }
-            if self.pause(wait).await.is_none() {
+            if self.pause().await.is_none() {
                 break;
             }
         }
@@ -168,19 +167,19 @@ impl Supervisor {
     }
 
     /// Waits before the next attempt. `None` if there is to be none.
-    async fn pause(&mut self, wait: Duration) -> Option<()> {
+    async fn pause(&mut self) -> Option<()> {
         let out = self.out.as_ref()?;
         tokio::select! {
             () = stopped(&self.cancel, Some(out)) => None,
             () = closing(&mut self.commands) => None,
-            () = sleep(wait) => Some(()),
+            () = self.waits.pause() => Some(()),
         }
     }
 
     /// Consumes until the connection breaks (an error), or until it is over.
     async fn session(&mut self, link: &Link) -> Result<(), BrokerError> {
         let mut subscription = self.subscribe(link).await?;
-        self.backoff.succeeded();
+        self.waits.reset();
         self.breakdowns = 0;
         self.shared.set_status(LinkStatus { connected: true, error: None });
         tracing::info!(queue = %self.queue, connection.name = %self.name, "consuming");

@@ -9,7 +9,6 @@
 //! | [`Batcher`] | many concurrent reads of one key become a few of many |
 //! | [`trace`] | the W3C trace context of a span, out and in |
 //! | [`health`] | which server is missing, for a readiness probe |
-//! | [`retry`] | how long to wait before trying again |
 //!
 //! **Architecture invariants.** Services publish only through here, so an event can't get past the outbox. This crate
 //! knows neither SQL nor AMQP: it calls `store` and `broker`, which never see each other. It knows nothing of what an
@@ -20,11 +19,11 @@
 //! [`StageRunner`].
 
 mod batcher;
+mod error;
 pub mod health;
 mod metrics;
 pub mod outbox;
 pub mod reconciler;
-pub mod retry;
 pub mod runner;
 pub mod stage;
 pub mod trace;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use broker::Admin;
 use domain::event::Queue;
+use retry::News;
 use store::{Db, StoreError, outbox::Depth, reconcile};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::walk::{Allowance, Walk};
-use crate::{outbox::Outbox, retry};
+use crate::{error::chain, outbox::Outbox};
 
 /// The lease's name.
 const LEASE: &str = "reconciler";
@@ -81,10 +82,15 @@ pub async fn run(db: Db, outbox: Outbox, admin: Admin, config: ReconcilerConfig,
             rest_until: None,
         }),
     };
+    let mut news = News::default();
     let working = async {
         loop {
-            if let Err(error) = reconciler.round().await {
-                tracing::warn!(error = %retry::chain(&*error), "reconciling was interrupted");
+            match reconciler.round().await {
+                Ok(()) => _ = news.reset(),
+                Err(error) if news.is_due() => {
+                    tracing::warn!(error = %chain(&*error), "reconciling was interrupted");
+                }
+                Err(_) => {}
             }
             sleep(retry::jittered(reconciler.config.observe_every)).await;
         }

@@ -320,7 +320,7 @@ impl<S: Stage> Work<S> {
     /// more seldom.
     fn fail(&mut self, item: Item, reason: String) {
         let after = Duration::from_secs(1 << item.attempt().min(8));
-        self.put_off(item, crate::retry::jittered(after), reason);
+        self.put_off(item, retry::jittered(after), reason);
     }
 
     fn put_off(&mut self, item: Item, after: Duration, reason: String) {

@@ -6,7 +6,7 @@ use domain::event::{Envelope, Queue};
 use futures_util::future::BoxFuture;
 use store::{Connection, StoreError};
 
-use crate::retry;
+use crate::error::chain;
 
 /// Turns deliveries into committed effects: `prepare` one by one, `apply` as a set.
 ///
@@ -78,7 +78,7 @@ impl<T> Outcome<T> {
 
     /// The delivery can't be handled, because of `error` and its causes.
     pub fn reject(error: &dyn Error) -> Self {
-        Self::Reject { reason: retry::chain(error) }
+        Self::Reject { reason: chain(error) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Connection as _, Database, Either, Execute, Executor, PgConnection, Postgres, TransactionManager as _,
+    Database, Either, Execute, Executor, PgConnection, Postgres, TransactionManager as _,
     error::BoxDynError,
     pool::PoolConnection,
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTransactionManager, PgTypeInfo},
@@ -44,11 +44,6 @@ impl Connection {
         PgTransactionManager::commit(self.live()).await?;
         self.open = false;
         Ok(())
-    }
-
-    /// Asks for a sign of life.
-    pub(crate) async fn ping(&mut self) -> Result<(), sqlx::Error> {
-        self.live().ping().await
     }
 
     /// Closes the connection without a word, where nobody seems to listen: back in the pool, it would hang with whoever

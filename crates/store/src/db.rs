@@ -16,7 +16,7 @@ use sqlx::{
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::{Connection, StoreError, retry};
+use crate::{Connection, StoreError};
 
 /// Says that what a transaction borrows (`'env`) outlives the transaction (`'c`); a closure's signature has no other way
 /// to say it. Ignore the argument.
@@ -130,25 +130,6 @@ impl Db {
             same.begin.push_str(KEPT_PLANS);
         }
         same
-    }
-
-    /// Waits until PostgreSQL answers, with backoff, for as long as it takes; `say` is told of each failed try.
-    pub async fn wait_until_up(&self, mut say: impl FnMut(&StoreError)) {
-        let mut delays = retry::Policy::OUTAGE.start();
-        while let Err(error) = self.ping().await {
-            say(&error);
-            tokio::time::sleep(delays.next().unwrap_or(retry::Policy::OUTAGE.max)).await;
-        }
-    }
-
-    /// Asks PostgreSQL for a sign of life.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.acquire().await?;
-        let Ok(answer) = timeout(self.deadline, connection.ping()).await else {
-            connection.abandon();
-            return Err(StoreError::TimedOut { limit: self.deadline });
-        };
-        Ok(answer?)
     }
 
     /// Fails with [`StoreError::StatementsLost`] where prepared statements are to be kept and a pooler in between doesn't

@@ -25,7 +25,6 @@ pub mod outreach;
 pub mod programs;
 pub mod reconcile;
 pub mod rejects;
-pub mod retry;
 pub mod runs;
 pub mod schema;
 pub mod server;

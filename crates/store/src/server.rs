@@ -34,7 +34,8 @@ impl Facts {
     }
 }
 
-/// Connects once, without a pool, which would take a refused connection for a server that is still starting and wait.
+/// Connects once, without a pool, which would take a refused connection for a server that is still starting, wait for
+/// seconds, and then not say why.
 ///
 /// # Errors
 /// Why not, at once; a server that doesn't answer at all is the caller's to time out.

@@ -8,7 +8,8 @@ use std::sync::{Arc, LazyLock};
 
 use domain::{clock::Clock, id::RunId, lead::SourceName};
 use opentelemetry::{KeyValue, metrics::Counter};
-use pipeline::{Outbox, retry::Policy};
+use pipeline::Outbox;
+use retry::Policy;
 use store::{
     Db, StoreError,
     intake::{Dedupe, IntakeBatch, accept},
@@ -207,7 +208,7 @@ impl Intake {
                 outbox.room().await;
             }
             let batch = self.batch(run, page, likely_new);
-            let mut delays = Policy::OUTAGE.start();
+            let mut waits = Policy::OUTAGE.start();
             loop {
                 match accept(&self.db, &self.vault, &run.program, &batch, |_| serde_json::Value::Null).await {
                     Ok(outcome) => {
@@ -218,9 +219,10 @@ impl Intake {
                         return Ok(outcome.counts);
                     }
                     Err(error) if error.is_transient() => {
-                        let delay = delays.next().unwrap_or(Policy::OUTAGE.max);
-                        warn!(run.id = %run.id, error = chain(&error), "the database is away, the page waits");
-                        tokio::time::sleep(delay).await;
+                        if waits.is_news() {
+                            warn!(run.id = %run.id, error = chain(&error), "the database is away, the page waits");
+                        }
+                        waits.pause().await;
                     }
                     Err(source) => return Err(CollectError::Store { run: run.id, source }),
                 }

@@ -14,9 +14,9 @@ mod client;
 mod facts;
 mod failure;
 mod http;
+mod pauses;
 mod prompt;
 mod redact;
-mod retry;
 
 pub use self::{
     budget::Budget,

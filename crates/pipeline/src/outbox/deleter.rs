@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use retry::Policy;
 use store::{
     Db,
     outbox::{self, Leased},
@@ -13,8 +14,8 @@ use tokio::{
 
 use super::Context;
 use crate::{
+    error::chain,
     health::{Health, Part},
-    retry::{self, Waits},
 };
 
 /// How long a confirmed row waits for others to be deleted with. Nobody waits for a delete, so it can be generous: as
@@ -52,7 +53,7 @@ impl Deleter {
     /// Deletes them, however long PostgreSQL is away. Should a lease end meanwhile, the row has a new due time and
     /// isn't found: whoever publishes it again deletes it.
     async fn delete(&self, rows: Vec<Leased>) {
-        let mut waits = Waits::new();
+        let mut waits = Policy::OUTAGE.start();
         let rows = rows.as_slice();
         loop {
             let deleted = self
@@ -62,12 +63,12 @@ impl Deleter {
             match deleted {
                 Ok(_) => return self.health.present(Part::Database),
                 Err(error) if error.is_transient() => {
-                    self.health.missing(Part::Database, &retry::chain(&error));
+                    self.health.missing(Part::Database, &chain(&error));
                     waits.pause().await;
                 }
                 Err(error) => {
                     // They will be published again, which is harmless, and tried again.
-                    return tracing::error!(error = %retry::chain(&error), "confirmed rows of the outbox can't be deleted");
+                    return tracing::error!(error = %chain(&error), "confirmed rows of the outbox can't be deleted");
                 }
             }
         }

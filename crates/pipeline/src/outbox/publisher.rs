@@ -11,7 +11,6 @@ use super::{
     Context,
     buffer::{Buffer, Entry},
 };
-use crate::retry;
 
 /// How many batches may be under way: enough that one is written while others wait for RabbitMQ's disks, and few enough
 /// to leave the broker's publisher a channel for the sweeper.

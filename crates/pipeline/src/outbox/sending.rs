@@ -6,7 +6,7 @@ use store::outbox::Leased;
 use tokio::time::{Instant, sleep};
 
 use super::Context;
-use crate::{health::Part, retry};
+use crate::{error::chain, health::Part};
 
 /// How often to look whether RabbitMQ's alarm is over.
 const WHILE_BLOCKED: Duration = Duration::from_millis(250);
@@ -48,7 +48,7 @@ impl Context {
             }
             Err(error) => {
                 // The broker has logged it.
-                self.health.missing(Part::Publishing, &retry::chain(&error));
+                self.health.missing(Part::Publishing, &chain(&error));
                 Published { confirmed: Vec::new(), failed: batch }
             }
         };
@@ -80,8 +80,8 @@ impl Context {
                     }
                     Ok(()) => return health.present(Part::Publishing),
                     Err(error) => {
-                        tracing::error!(error = %retry::chain(&error), "publishing can't work");
-                        health.missing(Part::Publishing, &retry::chain(&error));
+                        tracing::error!(error = %chain(&error), "publishing can't work");
+                        health.missing(Part::Publishing, &chain(&error));
                         sleep(WHILE_WRONG).await;
                     }
                 }

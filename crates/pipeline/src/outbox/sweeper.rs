@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use retry::{Policy, Waits};
 use store::outbox::{self, Leased};
 use tokio::time::{Instant, sleep};
 
 use super::Context;
-use crate::{
-    health::Part,
-    retry::{self, Waits},
-};
+use crate::{error::chain, health::Part};
+
+/// How the time grows until rows are claimed again after RabbitMQ was there and didn't take them: each claim writes them
+/// all anew.
+const REFUSED: Policy = Policy { initial: Duration::from_millis(100), max: Duration::from_secs(10) };
 
 /// How often the depth is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -19,25 +21,41 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// the claims skip each other's rows.
 pub(super) struct Sweeper {
     context: Context,
+    /// Waits for PostgreSQL.
+    away: Waits,
+    /// Waits for RabbitMQ to take what is claimed.
+    refused: Waits,
     measured_at: Option<Instant>,
+}
+
+/// How a sweep ended.
+enum Swept {
+    /// There is nothing more that is due.
+    Dry,
+    /// PostgreSQL didn't give any.
+    Away,
+    /// RabbitMQ didn't take all.
+    Refused,
 }
 
 impl Sweeper {
     pub(super) fn new(context: Context) -> Self {
-        Self { context, measured_at: None }
+        Self { context, away: Policy::OUTAGE.start(), refused: REFUSED.start(), measured_at: None }
     }
 
     pub(super) async fn run(mut self) {
         let cancel = self.context.cancel.clone();
         let sweeping = async {
-            let mut waits = Waits::new();
             loop {
                 self.measure().await;
-                if self.sweep().await {
-                    waits.reset();
-                    sleep(retry::jittered(self.context.config.sweep_every)).await;
-                } else {
-                    waits.pause().await;
+                match self.sweep().await {
+                    Swept::Dry => {
+                        self.away.reset();
+                        self.refused.reset();
+                        sleep(retry::jittered(self.context.config.sweep_every)).await;
+                    }
+                    Swept::Away => self.away.pause().await,
+                    Swept::Refused => self.refused.pause().await,
                 }
             }
         };
@@ -48,28 +66,28 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps until dry. False if PostgreSQL or RabbitMQ got in the way.
-    async fn sweep(&mut self) -> bool {
+    /// Sweeps until dry, or until PostgreSQL or RabbitMQ gets in the way.
+    async fn sweep(&mut self) -> Swept {
         loop {
             // A claim without RabbitMQ would only put the rows off.
             self.context.wait_for_broker(Duration::ZERO).await;
             let limit = self.context.config.sweep;
-            let Some(rows) = self.claim(limit).await else { return false };
+            let Some(rows) = self.claim(limit).await else { return Swept::Away };
             let claimed = rows.len();
             if claimed > 0 {
                 self.context.metrics.swept(claimed);
                 if !self.publish(rows).await {
-                    return false;
+                    return Swept::Refused;
                 }
                 self.measure().await;
             }
             if claimed < limit {
-                return true;
+                return Swept::Dry;
             }
         }
     }
 
-    async fn claim(&self, limit: usize) -> Option<Vec<Leased>> {
+    async fn claim(&mut self, limit: usize) -> Option<Vec<Leased>> {
         let claimed = self
             .context
             .db
@@ -81,11 +99,13 @@ impl Sweeper {
                 Some(rows)
             }
             Err(error) if error.is_transient() => {
-                self.context.health.missing(Part::Database, &retry::chain(&error));
+                self.context.health.missing(Part::Database, &chain(&error));
                 None
             }
             Err(error) => {
-                tracing::error!(error = %retry::chain(&error), "due rows of the outbox can't be claimed");
+                if self.away.is_news() {
+                    tracing::error!(error = %chain(&error), "due rows of the outbox can't be claimed");
+                }
                 None
             }
         }

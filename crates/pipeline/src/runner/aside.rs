@@ -4,14 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use broker::DeadLetter;
 use domain::event::{Outgoing, Route};
+use retry::Policy;
 use store::outbox;
 
 use super::{Context, item::Item};
-use crate::{
-    health::Part,
-    retry::{self, Waits},
-    stage::Stage,
-};
+use crate::{error::chain, health::Part, stage::Stage};
 
 /// How many dead letters are published at once.
 const BURIED_AT_ONCE: usize = 256;
@@ -35,7 +32,7 @@ pub(super) fn next_attempt(item: &Item, after: Duration) -> Option<(Outgoing, Du
 pub(super) async fn put_off<S: Stage>(context: Arc<Context<S>>, retries: Vec<PutOff>) -> usize {
     let (items, events): (Vec<Item>, Vec<(Outgoing, Duration)>) = retries.into_iter().unzip();
     let events = events.as_slice();
-    let mut waits = Waits::new();
+    let mut waits = Policy::OUTAGE.start();
     loop {
         let writing =
             context.db.transact("stage.retry", |tx, _| Box::pin(async move { outbox::schedule(tx, events).await }));
@@ -46,9 +43,13 @@ pub(super) async fn put_off<S: Stage>(context: Arc<Context<S>>, retries: Vec<Put
                 context.metrics.retried(items.len());
                 return items.len();
             }
-            Err(error) if error.is_transient() => context.health.missing(Part::Database, &retry::chain(&error)),
+            Err(error) if error.is_transient() => context.health.missing(Part::Database, &chain(&error)),
             // Nowhere to put them: they stay in hand, unacknowledged, until it is mended.
-            Err(error) => tracing::error!(stage = S::NAME, error = %retry::chain(&error), "retries can't be written"),
+            Err(error) => {
+                if waits.is_news() {
+                    tracing::error!(stage = S::NAME, error = %chain(&error), "retries can't be written");
+                }
+            }
         }
         tokio::select! {
             () = context.soft.cancelled() => return items.len(),
@@ -61,14 +62,14 @@ pub(super) async fn put_off<S: Stage>(context: Arc<Context<S>>, retries: Vec<Put
 /// end; should a shutdown come while RabbitMQ is away, they go back to the queue.
 pub(super) async fn bury<S: Stage>(context: Arc<Context<S>>, mut rest: Vec<Buried>) -> usize {
     let total = rest.len();
-    let mut waits = Waits::new();
+    let mut waits = Policy::OUTAGE.start();
     while !rest.is_empty() {
         let now: Vec<Buried> = rest.drain(..rest.len().min(BURIED_AT_ONCE)).collect();
         let (items, letters): (Vec<Item>, Vec<DeadLetter>) = now.into_iter().unzip();
         let results = match context.publisher.publish_dead(&letters).await {
             Ok(results) => results.into_iter().map(|result| result.is_ok()).collect(),
             Err(error) => {
-                context.health.missing(Part::Publishing, &retry::chain(&error));
+                context.health.missing(Part::Publishing, &chain(&error));
                 vec![false; letters.len()]
             }
         };

@@ -4,6 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use domain::event::{Outgoing, Route, TraceContext};
 use futures_util::FutureExt as _;
+use retry::Policy;
 use store::{
     StoreError,
     outbox::{self, Leased},
@@ -11,11 +12,7 @@ use store::{
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Context, item::Item, shelf::Batch};
-use crate::{
-    health::Part,
-    retry::{self, Waits},
-    stage::Stage,
-};
+use crate::{error::chain, health::Part, stage::Stage};
 
 /// What became of a batch.
 pub(super) struct Committed {
@@ -86,7 +83,7 @@ async fn apply<S: Stage>(
     let traces: Vec<TraceContext> = items.iter().map(Item::trace).collect();
     // Behind a lock because a transaction may run again, and to have it back after a panic.
     let prepared = Mutex::new(prepared);
-    let mut waits = Waits::new();
+    let mut waits = Policy::OUTAGE.start();
     loop {
         let began = Instant::now();
         let (batch, traces) = (&prepared, traces.as_slice());
@@ -106,15 +103,17 @@ async fn apply<S: Stage>(
             }
             Ok(Err(error)) if error.is_transient() => {
                 // Perhaps it was committed; then applying it again changes nothing.
-                let reason = retry::chain(&error);
-                tracing::warn!(stage = S::NAME, size = items.len(), error = %reason, "the database is away");
+                let reason = chain(&error);
+                if waits.is_news() {
+                    tracing::warn!(stage = S::NAME, size = items.len(), error = %reason, "the database is away");
+                }
                 context.health.missing(Part::Database, &reason);
                 tokio::select! {
                     () = context.soft.cancelled() => return Applied::Left,
                     () = waits.pause() => continue,
                 }
             }
-            Ok(Err(error)) => retry::chain(&error),
+            Ok(Err(error)) => chain(&error),
             Err(_) => "the stage panicked while applying it".to_owned(),
         };
         return Applied::Failed(prepared.into_inner(), reason);

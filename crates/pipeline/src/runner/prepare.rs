@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
+use retry::Policy;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -11,8 +12,8 @@ use super::{
     item::{Item, Verdict},
 };
 use crate::{
+    error::chain,
     health::Part,
-    retry::{self, Waits},
     stage::{Outcome, Stage},
 };
 
@@ -21,7 +22,7 @@ pub(super) async fn prepare<S: Stage>(context: Arc<Context<S>>, item: Item) -> V
     let Some(envelope) = item.envelope() else {
         return Verdict::Dead(item, "the event can't be decoded".to_owned());
     };
-    let mut waits = Waits::new();
+    let mut waits = Policy::OUTAGE.start();
     loop {
         let began = Instant::now();
         let asking = async { context.stage.prepare(envelope).await };
@@ -33,7 +34,7 @@ pub(super) async fn prepare<S: Stage>(context: Arc<Context<S>>, item: Item) -> V
             Ok(Outcome::RetryLater { after, reason }) => Verdict::Later(item, after, reason),
             Ok(Outcome::Reject { reason }) => Verdict::Dead(item, reason),
             Ok(Outcome::Failed(error)) if error.is_transient() => {
-                context.health.missing(Part::Database, &retry::chain(&*error));
+                context.health.missing(Part::Database, &chain(&*error));
                 tokio::select! {
                     () = context.soft.cancelled() => Verdict::Left(item),
                     () = waits.pause() => continue,
@@ -41,7 +42,7 @@ pub(super) async fn prepare<S: Stage>(context: Arc<Context<S>>, item: Item) -> V
             }
             Ok(Outcome::Failed(error)) => {
                 context.metrics.failed("prepare");
-                let reason = retry::chain(&*error);
+                let reason = chain(&*error);
                 tracing::error!(parent: item.span(), stage = S::NAME, error = %reason, "preparing failed");
                 Verdict::Failed(item, reason)
             }

@@ -22,8 +22,8 @@ use super::{
     answer::{self, Answer},
     facts,
     http::{Api, Completion},
+    pauses::Pauses,
     prompt,
-    retry::Pauses,
 };
 use crate::{alarm::RefusalAlarm, config::ModelConfig};
 

@@ -7,7 +7,7 @@ use reqwest::{Client, Response, StatusCode, header, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Failure, client::ModelError, retry::retry_after};
+use super::{Failure, client::ModelError, pauses::retry_after};
 use crate::config::ModelConfig;
 
 /// Bytes of an error's body that are read to tell its kind.

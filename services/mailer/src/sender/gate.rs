@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pipeline::retry::{Delays, Policy};
+use retry::{Policy, Waits};
 use service::readiness::ReadinessHandle;
 
 /// How the pauses grow while the server can't be reached.
-const POLICY: Policy =
-    Policy { initial: Duration::from_secs(1), max: Duration::from_mins(1), multiplier: 2.0, max_elapsed: None };
+const POLICY: Policy = Policy { initial: Duration::from_secs(1), max: Duration::from_mins(1) };
 
 /// Closed for a while after the server couldn't be reached or refused our credentials; it never loses a mail, it only
 /// keeps others from being claimed in vain. Clones share it.
@@ -23,7 +22,7 @@ struct State {
     closed_until: Option<Instant>,
     /// Whether it was closed since the server took an envelope last.
     failing: bool,
-    delays: Delays,
+    waits: Waits,
     readiness: ReadinessHandle,
 }
 
@@ -38,12 +37,7 @@ impl Gate {
     pub fn new(readiness: ReadinessHandle) -> Self {
         readiness.set_ready();
         Self {
-            state: Arc::new(Mutex::new(State {
-                closed_until: None,
-                failing: false,
-                delays: POLICY.start(),
-                readiness,
-            })),
+            state: Arc::new(Mutex::new(State { closed_until: None, failing: false, waits: POLICY.start(), readiness })),
         }
     }
 
@@ -72,7 +66,7 @@ impl Gate {
             if let Some(until) = state.closed_until.filter(|until| *until > now) {
                 return until - now;
             }
-            let pause = state.delays.next().unwrap_or(POLICY.max).max(at_least);
+            let pause = state.waits.next_wait().max(at_least);
             state.closed_until = Some(now + pause);
             state.failing = true;
             state.readiness.set_not_ready(reason);
@@ -97,7 +91,7 @@ impl Gate {
         self.with(|state| {
             if std::mem::take(&mut state.failing) {
                 state.closed_until = None;
-                state.delays.reset();
+                state.waits.reset();
                 state.readiness.set_ready();
                 tracing::info!("the mail server takes mails again");
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::event::TraceContext;
-use pipeline::retry::Policy;
+use retry::Policy;
 use store::outreach::settle::{Outcome, Settlement};
 use vault::Column;
 
@@ -89,7 +89,7 @@ impl Sender {
     }
 
     pub(super) async fn settle_until_known(&self, settlement: Settlement, trace: TraceContext) {
-        let mut delays = Policy::OUTAGE.start();
+        let mut waits = Policy::OUTAGE.start();
         loop {
             match self.inner.committer.settle(settlement.clone(), trace.clone()).await {
                 Ok(true) => return,
@@ -97,9 +97,7 @@ impl Sender {
                     tracing::warn!(outreach.id = %settlement.id, "a mail was settled after its lease had gone to another");
                     return;
                 }
-                Err(error) if error.is_transient() => {
-                    tokio::time::sleep(delays.next().unwrap_or(Policy::OUTAGE.max)).await;
-                }
+                Err(error) if error.is_transient() => waits.pause().await,
                 Err(error) => {
                     let error = error.as_ref() as &dyn std::error::Error;
                     tracing::error!(outreach.id = %settlement.id, error, "a mail could not be settled");

@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use pipeline::retry::{Delays, Policy};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use retry::{Policy, Waits};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 /// The pauses between the tries of one request.
 #[derive(Debug)]
-pub(super) struct Pauses(Delays);
+pub(super) struct Pauses(Waits);
 
 impl Pauses {
     /// Pauses from about `initial`, doubling up to about `max`.
     pub fn new(initial: Duration, max: Duration) -> Self {
         // How often and how long to try is the caller's to decide.
-        Self(Policy { initial, max, multiplier: 2.0, max_elapsed: None }.start())
+        Self(Policy { initial, max }.start())
     }
 
     /// The next pause: our own one, or what the server asks for and a little more at random, so that clients that were
     /// sent away together don't come back together.
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
-        let own = self.0.next().unwrap_or_default();
+        let own = self.0.next_wait();
         retry_after.map_or(own, |asked| asked.saturating_add(own / 4))
     }
 }
