@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -10,7 +10,10 @@ use std::{
 
 use domain::event::Queue;
 use tokio::{
-    sync::mpsc::{self, UnboundedSender},
+    sync::{
+        mpsc::{self, UnboundedSender},
+        watch,
+    },
     task::JoinHandle,
     time::timeout,
 };
@@ -52,16 +55,12 @@ pub struct LinkStatus {
 pub(crate) struct Shared {
     /// The channel that counts; deliveries of an earlier one have gone back to the queue.
     pub(crate) epoch: AtomicU64,
-    status: Mutex<LinkStatus>,
+    status: watch::Sender<LinkStatus>,
 }
 
 impl Shared {
     pub(crate) fn set_status(&self, status: LinkStatus) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-    }
-
-    fn status(&self) -> LinkStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.send_replace(status);
     }
 }
 
@@ -110,13 +109,12 @@ impl Consumer {
 
     /// How it stands with RabbitMQ.
     pub fn status(&self) -> LinkStatus {
-        self.shared.status()
+        self.shared.status.borrow().clone()
     }
 
-    /// A handle for a readiness probe that lives elsewhere.
-    pub fn probe(&self) -> impl Fn() -> LinkStatus + Send + Sync + 'static {
-        let shared = Arc::clone(&self.shared);
-        move || shared.status()
+    /// The same, for whoever wants to hear of each change.
+    pub fn statuses(&self) -> watch::Receiver<LinkStatus> {
+        self.shared.status.subscribe()
     }
 
     /// Sends the acknowledgements that are due and disconnects. What was neither settled nor released goes back to the

@@ -22,11 +22,11 @@ mod shelf;
 
 use std::{fmt, panic::resume_unwind, sync::Arc, time::Duration};
 
-use broker::{Acker, BrokerConfig, Consumer, Delivery, Publisher};
+use broker::{Acker, BrokerConfig, Consumer, Delivery, LinkStatus, Publisher};
 use store::Db;
 use tokio::{
     task::{JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -49,8 +49,6 @@ pub const ALONE_ABOVE: u32 = 3;
 /// A delivery counted more often than this becomes a dead letter without being handled.
 pub const DEAD_ABOVE: u32 = 10;
 
-/// How often to look how the consumer is doing.
-const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long sending the last acknowledgements may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -176,6 +174,17 @@ struct Context<S> {
     soft: CancellationToken,
 }
 
+impl<S> Context<S> {
+    /// Tells how the consumer stands with RabbitMQ.
+    fn report(&self, link: &LinkStatus) {
+        if link.connected {
+            self.health.present(Part::Consuming);
+        } else if !self.soft.is_cancelled() {
+            self.health.missing(Part::Consuming, link.error.as_deref().unwrap_or("connecting to RabbitMQ"));
+        }
+    }
+}
+
 /// What a runner has in hand, and where it is.
 struct Work<S: Stage> {
     context: Arc<Context<S>>,
@@ -198,8 +207,8 @@ struct Work<S: Stage> {
 impl<S: Stage> Work<S> {
     async fn run(mut self) {
         let context = Arc::clone(&self.context);
-        let mut probe = interval(PROBE_EVERY);
-        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut link = self.consumer.statuses();
+        link.mark_changed();
         let mut give_up_at: Option<Instant> = None;
         loop {
             let stopping = give_up_at.is_some();
@@ -242,7 +251,7 @@ impl<S: Stage> Work<S> {
                 () = sleep_until(self.company_until.unwrap_or_else(Instant::now)), if self.company_until.is_some() => {
                     self.begin_batch();
                 }
-                _ = probe.tick() => self.report(),
+                Ok(()) = link.changed() => context.report(&link.borrow_and_update()),
                 () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if stopping => {
                     tracing::warn!(stage = S::NAME, in_hand = self.in_hand, "didn't finish in time; the rest goes back to the queue");
                     break;
@@ -386,15 +395,6 @@ impl<S: Stage> Work<S> {
         }
         if self.burying.is_empty() && !self.to_bury.is_empty() {
             self.burying.spawn(bury(Arc::clone(&self.context), std::mem::take(&mut self.to_bury)));
-        }
-    }
-
-    fn report(&self) {
-        let status = self.consumer.status();
-        if status.connected {
-            self.context.health.present(Part::Consuming);
-        } else if !self.context.soft.is_cancelled() {
-            self.context.health.missing(Part::Consuming, status.error.as_deref().unwrap_or("connecting to RabbitMQ"));
         }
     }
 }
