@@ -5,6 +5,7 @@
 //! | [`place`] | a database, queues and a folder of its own for each measurement |
 //! | [`fleet`], [`load`], [`watch`] | the processes that are measured, what goes in, and waiting until it is through |
 //! | [`sink`], [`model`] | where mails and questions to a model go |
+//! | [`door`] | a server that comes late |
 //! | [`machine`], [`procfs`] | what the machine is, and what its processes have used |
 //! | [`report`] | the numbers, printed |
 //! | the others | one measurement each |
@@ -13,6 +14,7 @@
 //! be counted. Speed is computed from the instants in the tables, and every count has to agree with them.
 
 mod ceiling;
+mod door;
 mod enrich;
 mod fleet;
 mod growth;

@@ -111,8 +111,10 @@ async fn the_ceiling_is_printed_as_a_table_with_the_machine_that_it_is_of() {
     for expected in ["PostgreSQL", "RabbitMQ", "Each alone", "All at once, with smtp", "median", "rows per lead"] {
         assert!(table.contains(expected), "{expected} is missing in {table}");
     }
-    let start = report(&bench, &["start", "--times", "1"]).await;
-    assert!(number(&start, "start", "leadmill_up_median_ms") > 0.0, "{start}");
+    let start = report(&bench, &["start", "--times", "1", "--late", "1s"]).await;
+    for order in ["start", "servers_late", "rabbitmq_late"] {
+        assert!(number(&start, order, "leadmill_up_median_ms") > 0.0, "{start}");
+    }
     bench.cleanup().await;
 }
 
@@ -179,6 +181,7 @@ async fn a_benchmark_refuses_what_it_must_not_do() {
         (&["bench", "mail", "--sink", "mx.example.com:25"], "127.0.0.1"),
         (&["bench", "growth", "--sizes", "10k,many"], "10k"),
         (&["bench", "enrich", "--latency", "soon"], "200ms"),
+        (&["bench", "start", "--late", "1h"], "from 0s to 30s"),
     ] {
         let output = finish(bare(args)).await;
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
