@@ -13,10 +13,11 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Said before the configured filter, which may override it: what libraries tell about themselves below a warning
 /// interests nobody who hasn't asked. A failed export is told of by the SDK, trouble with RabbitMQ by the broker crate: what
-/// lies beneath would say it twice, and call a question for a queue that isn't there an error.
+/// lies beneath would say it twice, and call a question for a queue that isn't there an error. What PostgreSQL warns of is
+/// in its own log; here it is the end of a process, whose last COMMIT was under way and is followed by a ROLLBACK.
 const QUIET: &str = concat!(
     "opentelemetry=warn,opentelemetry-otlp=error,",
-    "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,lapin=off,sqlx=warn",
+    "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,lapin=off,sqlx=warn,sqlx::postgres::notice=error",
 );
 
 /// Log lines on standard error.
