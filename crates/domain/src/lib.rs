@@ -11,6 +11,7 @@ pub mod email;
 pub mod enrichment;
 pub mod event;
 pub mod handle;
+pub mod hold;
 pub mod id;
 pub mod lead;
 pub mod legal;

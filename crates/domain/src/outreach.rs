@@ -3,8 +3,12 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::event::UnknownName;
+use crate::{
+    event::UnknownName,
+    id::{LeadId, ProgramId},
+};
 
 /// The state of an outreach row.
 ///
@@ -13,8 +17,11 @@ use crate::event::UnknownName;
 ///   ▲ │         │  │             ├──► deferred ──► connecting …
 ///   │ │         │  └► captured   ├──► failed
 ///   │ └► held ◄─┤                └──► uncertain ──► sent | failed | deferred (its own owner only)
-///   └─── held   └► queued | deferred | failed          … and cancelled from whatever is unsent
+///   └─── held   └► queued | deferred | failed
 /// ```
+///
+/// Whatever a server has not accepted can be cancelled. A cancelled row is planned again when its lead qualifies again, and a
+/// deferred one returns to the queue when its lead has another address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutreachState {
@@ -79,11 +86,13 @@ impl OutreachState {
         match self {
             Queued => matches!(next, Connecting | Held | Cancelled),
             Connecting => matches!(next, Transmitting | Queued | Deferred | Failed | Captured | Held | Cancelled),
-            Transmitting => matches!(next, Sent | Deferred | Failed | Uncertain),
-            Uncertain => matches!(next, Sent | Deferred | Failed),
-            Deferred => matches!(next, Connecting | Held | Cancelled | Failed),
+            // A server's "not now" about somebody who has objected meanwhile ends the mail.
+            Transmitting => matches!(next, Sent | Deferred | Failed | Uncertain | Cancelled),
+            Uncertain => matches!(next, Sent | Deferred | Failed | Cancelled),
+            Deferred => matches!(next, Connecting | Queued | Held | Cancelled | Failed),
             Held | Captured => matches!(next, Queued | Cancelled),
-            Sent | Failed | Cancelled => false,
+            Cancelled => matches!(next, Queued | Held),
+            Sent | Failed => false,
         }
     }
 
@@ -92,9 +101,14 @@ impl OutreachState {
         matches!(self, Self::Transmitting | Self::Sent | Self::Uncertain)
     }
 
-    /// Whether nothing of it has gone out and it may still change its plan.
+    /// Whether nothing of it has gone out, nobody has it in hand, and its plan may still change.
     pub const fn is_unsent(self) -> bool {
         matches!(self, Self::Queued | Self::Held | Self::Deferred)
+    }
+
+    /// Whether it keeps others from writing to its recipient for good: a server has had its say, or may have.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Sent | Self::Failed | Self::Uncertain)
     }
 }
 
@@ -131,6 +145,16 @@ impl CampaignStep {
     }
 }
 
+/// The namespace of `Message-ID`s (RFC 9562 §5.5); never changes, or a mail could be made twice under two ids.
+const MESSAGE_ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_5c2e_8a51_4b6e_9f57_1e3d_2b8a_7c40);
+
+/// The `Message-ID` of one mail: always the same for the same (program, lead, campaign, step) and sender's domain, so that
+/// a mail server or a person can recognise a second copy.
+pub fn message_id(program: ProgramId, lead: LeadId, step: &CampaignStep, domain: &str) -> String {
+    let name = format!("{program}/{lead}/{}/{}", step.campaign, step.step);
+    format!("<{}@{domain}>", Uuid::new_v5(&MESSAGE_ID_NAMESPACE, name.as_bytes()))
+}
+
 /// One intended mail, without the person it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outreach {
@@ -161,9 +185,15 @@ mod tests {
 
     #[test]
     fn nothing_leaves_a_final_state() {
-        for state in [Sent, Failed, Cancelled] {
+        for state in [Sent, Failed] {
             assert!(OutreachState::ALL.iter().all(|next| !state.allows(*next)));
         }
+    }
+
+    #[test]
+    fn a_cancelled_mail_is_sent_only_after_it_was_planned_again() {
+        assert_eq!(OutreachState::ALL.into_iter().filter(|next| Cancelled.allows(*next)).count(), 2);
+        assert!(Cancelled.allows(Queued) && Cancelled.allows(Held));
     }
 
     #[test]
@@ -180,6 +210,17 @@ mod tests {
         for state in OutreachState::ALL.into_iter().filter(|state| state.counts_as_sent()) {
             assert!(!state.allows(Queued) && !state.allows(Connecting), "{state}");
         }
+    }
+
+    #[test]
+    fn a_message_id_depends_on_the_mail_alone() {
+        let (program, lead) = (ProgramId::generate(), LeadId::generate());
+        let first = message_id(program, lead, &CampaignStep::first(), "acme.example");
+        assert_eq!(first, message_id(program, lead, &CampaignStep::first(), "acme.example"));
+        let second = CampaignStep { step: 2, ..CampaignStep::first() };
+        assert_ne!(first, message_id(program, lead, &second, "acme.example"));
+        assert_ne!(first, message_id(program, LeadId::generate(), &CampaignStep::first(), "acme.example"));
+        assert!(first.ends_with("@acme.example>"));
     }
 
     #[test]

@@ -75,6 +75,15 @@ impl ProgramSettings {
     }
 }
 
+impl Program {
+    /// The domain of this program's `Message-ID`s. A program without a sender has one as well, so that its mails can be
+    /// planned; they can't be sent before there is a sender.
+    pub fn message_id_domain(&self) -> String {
+        let sender = self.settings.sender_email.as_ref();
+        sender.map_or_else(|| format!("{}.invalid", self.slug), |sender| sender.domain().to_owned())
+    }
+}
+
 /// A program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {

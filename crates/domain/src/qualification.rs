@@ -1,4 +1,6 @@
 //! Does a lead get a mail? One pure function, asked when a mail is planned and again at the moment of sending.
+//!
+//! When a mail goes out is another question: a paused program and a day's limit delay mails, they decide about no lead.
 
 use std::fmt;
 
@@ -27,19 +29,8 @@ pub struct Candidate {
     pub has_address: bool,
     /// What the legal gate says.
     pub legal: Verdict,
-    /// What the sender can do.
-    pub limits: Limits,
-}
-
-/// What the sender can do at all and at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// The program may not write to anybody now: it is paused.
-    pub paused: bool,
-    /// The program lacks what a lawful mail needs: sender, postal address.
+    /// Whether the program lacks what a lawful mail needs: sender, postal address.
     pub incomplete_sender: bool,
-    /// The day's mails are used up.
-    pub daily_cap_reached: bool,
 }
 
 /// One reason why a mail is not sent.
@@ -70,18 +61,14 @@ pub enum Blocker {
         /// The rule.
         rule: String,
     },
-    /// The program is paused.
-    Paused,
     /// The program's sender or postal address is missing.
     IncompleteSender,
-    /// The day's mails are used up.
-    DailyCap,
 }
 
 impl Blocker {
     /// Whether it can pass: the mail is held until then instead of being declined.
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::LegalUnknown { .. } | Self::Paused | Self::IncompleteSender | Self::DailyCap)
+        matches!(self, Self::LegalUnknown { .. } | Self::IncompleteSender)
     }
 
     /// A stable code, for the database and for scripts; a rule or numbers follow a colon.
@@ -94,9 +81,7 @@ impl Blocker {
             Self::NoAddress => "no_address".to_owned(),
             Self::LegalDenied { rule } => format!("legal_denied:{rule}"),
             Self::LegalUnknown { rule } => format!("legal_unknown:{rule}"),
-            Self::Paused => "program_paused".to_owned(),
             Self::IncompleteSender => "incomplete_sender".to_owned(),
-            Self::DailyCap => "daily_cap".to_owned(),
         }
     }
 }
@@ -113,9 +98,7 @@ impl fmt::Display for Blocker {
             Self::NoAddress => f.write_str("there is no e-mail address"),
             Self::LegalDenied { rule } => write!(f, "the legal gate refuses it ({rule})"),
             Self::LegalUnknown { rule } => write!(f, "the legal gate knows too little ({rule})"),
-            Self::Paused => f.write_str("the program is paused"),
             Self::IncompleteSender => f.write_str("the program has no sender or no postal address"),
-            Self::DailyCap => f.write_str("the day's mails are used up"),
         }
     }
 }
@@ -141,9 +124,10 @@ impl Decision {
     }
 }
 
-/// Decides: `score >= threshold && compliant && !sent && !suppressed`, an address, the law, and the limits.
+/// Decides: `score >= threshold && compliant && !sent && !suppressed`, an address, the law, and a
+/// sender who can be named.
 pub fn qualify(candidate: &Candidate) -> Decision {
-    let Candidate { score, threshold, compliant, sent, suppressed, has_address, legal, limits } = candidate;
+    let Candidate { score, threshold, compliant, sent, suppressed, has_address, legal, incomplete_sender } = candidate;
     let rule = || legal.rule.clone();
     let checks = [
         (score.get() < *threshold)
@@ -154,9 +138,7 @@ pub fn qualify(candidate: &Candidate) -> Decision {
         (!has_address).then_some(Blocker::NoAddress),
         (legal.ruling == Ruling::Deny).then(|| Blocker::LegalDenied { rule: rule() }),
         (legal.ruling == Ruling::Hold).then(|| Blocker::LegalUnknown { rule: rule() }),
-        limits.paused.then_some(Blocker::Paused),
-        limits.incomplete_sender.then_some(Blocker::IncompleteSender),
-        limits.daily_cap_reached.then_some(Blocker::DailyCap),
+        incomplete_sender.then_some(Blocker::IncompleteSender),
     ];
     let blockers: Vec<Blocker> = checks.into_iter().flatten().collect();
     if blockers.is_empty() {
@@ -186,7 +168,7 @@ mod tests {
             suppressed: false,
             has_address: true,
             legal: judge(Country::parse("US").ok(), Basis::LegitimateInterest, Channel::Email),
-            limits: Limits::default(),
+            incomplete_sender: false,
         }
     }
 
@@ -204,7 +186,7 @@ mod tests {
             suppressed: true,
             has_address: false,
             legal: judge(None, Basis::LegitimateInterest, Channel::Email),
-            limits: Limits { paused: true, incomplete_sender: true, daily_cap_reached: true },
+            incomplete_sender: true,
             ..good()
         };
         let Decision::Decline(blockers) = qualify(&candidate) else { panic!("not declined") };
@@ -218,9 +200,7 @@ mod tests {
                 "suppressed",
                 "no_address",
                 "legal_unknown:v1/email/unknown-country",
-                "program_paused",
-                "incomplete_sender",
-                "daily_cap"
+                "incomplete_sender"
             ]
         );
     }
@@ -237,18 +217,18 @@ mod tests {
         #[test]
         fn no_mail_without_every_reason_to_send_it(
             score in 0_i64..=100, threshold in 0_i16..=100, compliant: bool, sent: bool, suppressed: bool,
-            has_address: bool, paused: bool, incomplete_sender: bool, daily_cap_reached: bool,
+            has_address: bool, incomplete_sender: bool,
             country in proptest::option::of("[A-Z]{2}"),
         ) {
             let legal = judge(country.and_then(|code| Country::parse(&code).ok()), Basis::LegitimateInterest, Channel::Email);
             let allowed = legal.ruling == Ruling::Allow;
             let candidate = Candidate {
                 score: Score::new(score).unwrap(), threshold, compliant, sent, suppressed, has_address, legal,
-                limits: Limits { paused, incomplete_sender, daily_cap_reached },
+                incomplete_sender,
             };
             let planned = qualify(&candidate) == Decision::Plan;
             let expected = score >= i64::from(threshold) && compliant && !sent && !suppressed && has_address && allowed
-                && !paused && !incomplete_sender && !daily_cap_reached;
+                && !incomplete_sender;
             prop_assert_eq!(planned, expected);
         }
     }

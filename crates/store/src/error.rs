@@ -4,6 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use vault::VaultError;
 
+/// The constraint by which a recipient is one row's at a time.
+const RECIPIENT_KEY: &str = "outreach_program_id_recipient_key_campaign_step_key";
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -78,11 +81,15 @@ impl StoreError {
         }
     }
 
-    /// Whether the transaction only lost a race and should run again at once.
+    /// Whether the transaction only lost a race and should run again at once: another one was in the way, or has taken over a
+    /// recipient that this one saw nobody hold.
     pub fn is_lost_race(&self) -> bool {
         match self {
             Self::Transaction { source, .. } => source.is_lost_race(),
-            Self::Database(error) => matches!(code(error).as_deref(), Some("40001" | "40P01")),
+            Self::Database(error) => {
+                matches!(code(error).as_deref(), Some("40001" | "40P01"))
+                    || self.violated_constraint() == Some(RECIPIENT_KEY)
+            }
             _ => false,
         }
     }

@@ -23,6 +23,7 @@ pub mod model_usage;
 pub mod outbox;
 pub mod outreach;
 pub mod programs;
+pub mod reanalysis;
 pub mod reconcile;
 pub mod rejects;
 pub mod runs;

@@ -1,10 +1,18 @@
 //! Outreach: one row per intended mail.
 //!
-//! [`plan`] records decisions and inserts rows, [`claim`] hands them to one sender at a time, [`settle`] writes down what
-//! came of them. A row is guarded by its lease token throughout: whoever lost the lease changes nothing.
+//! [`plan`] decides and inserts rows, [`claim`] hands them to one sender at a time, [`data_phase`] lets their bodies go out,
+//! [`settle`] writes down what came of them. A row is guarded by its lease token throughout: whoever lost the lease changes
+//! nothing. [`reevaluate`] and [`release`] take rows out of `held` and `captured`; [`recipients`] says who may write to whom.
+//!
+//! A row belongs to a recipient, not only to a lead: it is sent to the address that it was planned for, or planned again.
 
+pub mod budget;
 pub mod claim;
+pub mod data_phase;
 pub mod plan;
+pub mod recipients;
+pub mod reevaluate;
+pub mod release;
 pub mod settle;
 
 use domain::id::{LeadId, OutreachId, ProgramId};
@@ -12,6 +20,10 @@ use domain::outreach::{CampaignStep, Outreach, OutreachState};
 use uuid::Uuid;
 
 use crate::{Connection, StoreError};
+
+/// When a held row is looked at for the first time, in seconds after it was held: every transaction that was under way then,
+/// and could have missed it, has ended.
+const FIRST_LOOK_SECONDS: f64 = 120.0;
 
 /// An outreach row as a person wants to see it.
 #[derive(Debug, Clone)]
@@ -64,42 +76,6 @@ pub async fn list(
             })
         })
         .collect()
-}
-
-/// Puts captured rows back into the queue, so that a real transport sends them. Their captured mails go.
-pub async fn requeue_captured(connection: &mut Connection, program: ProgramId) -> Result<u64, StoreError> {
-    let requeued = sqlx::query!(
-        "WITH requeued AS (
-             UPDATE outreach SET state = 'queued', due_at = now(), updated_at = now()
-             WHERE program_id = $1 AND state = 'captured' RETURNING id
-         ), gone AS (
-             DELETE FROM captured_mails WHERE program_id = $1 AND outreach_id IN (SELECT id FROM requeued)
-         )
-         SELECT count(*) AS \"count!\" FROM requeued",
-        program.as_uuid(),
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(requeued.count as u64)
-}
-
-/// Queues rows that are held for a reason that has passed, named by its code without what follows the colon. Run it in
-/// the transaction that removes the reason.
-pub async fn release_held(
-    connection: &mut Connection,
-    program: ProgramId,
-    reasons: &[&str],
-) -> Result<u64, StoreError> {
-    let reasons: Vec<String> = reasons.iter().map(|reason| (*reason).to_owned()).collect();
-    let released = sqlx::query!(
-        "UPDATE outreach SET state = 'queued', reason = NULL, due_at = now(), updated_at = now()
-         WHERE program_id = $1 AND state = 'held' AND recipient_key IS NOT NULL AND split_part(reason, ':', 1) = ANY($2)",
-        program.as_uuid(),
-        &reasons,
-    )
-    .execute(connection)
-    .await?;
-    Ok(released.rows_affected())
 }
 
 fn parse_state(row: Uuid, state: &str) -> Result<OutreachState, StoreError> {

@@ -1,5 +1,7 @@
 //! Programs, their keys, and a short-lived cache of both.
 
+mod change;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -15,6 +17,8 @@ use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use vault::{ProgramKeys, Vault};
 
+pub(crate) use self::change::LAW_VERSION;
+pub use self::change::{Change, Changed, Version, by_slug_with_version, set};
 use crate::{Connection, Db, StoreError};
 
 /// A program with its keys unwrapped.
@@ -87,43 +91,11 @@ async fn insert(
     Ok(inserted.rows_affected() == 1)
 }
 
-/// Replaces what a program's owner sets; `false` when there is no such program.
-pub async fn update(
-    connection: &mut Connection,
-    id: ProgramId,
-    settings: &ProgramSettings,
-    now: OffsetDateTime,
-) -> Result<bool, StoreError> {
-    let updated = sqlx::query!(
-        "UPDATE programs
-         SET name = $2, sender_name = $3, sender_email = $4, reply_to = $5, postal_address = $6, privacy_url = $7,
-             threshold = $8, niches = $9, product = $10, basis = $11, daily_cap = $12, paused = $13, updated_at = $14
-         WHERE id = $1",
-        id.as_uuid(),
-        settings.name,
-        settings.sender_name,
-        settings.sender_email.as_ref().map(EmailAddress::as_str),
-        settings.reply_to.as_ref().map(EmailAddress::as_str),
-        settings.postal_address,
-        settings.privacy_url,
-        settings.threshold,
-        &settings.niches,
-        settings.product,
-        settings.basis.name(),
-        settings.daily_cap,
-        settings.paused,
-        now,
-    )
-    .execute(connection)
-    .await?;
-    Ok(updated.rows_affected() == 1)
-}
-
 /// Pauses a program's sending: a mail server refuses its sender, and a person has to look. `false` when it is paused
 /// already.
 pub async fn pause(connection: &mut Connection, id: ProgramId, now: OffsetDateTime) -> Result<bool, StoreError> {
     let paused = sqlx::query!(
-        "UPDATE programs SET paused = true, updated_at = $2 WHERE id = $1 AND NOT paused",
+        "UPDATE programs SET paused = true, version = version + 1, updated_at = $2 WHERE id = $1 AND NOT paused",
         id.as_uuid(),
         now,
     )
@@ -142,6 +114,46 @@ pub async fn list(connection: &mut Connection) -> Result<Vec<Program>, StoreErro
 pub async fn ids(connection: &mut Connection) -> Result<Vec<ProgramId>, StoreError> {
     let ids = sqlx::query_scalar!("SELECT id FROM programs ORDER BY id").fetch_all(connection).await?;
     Ok(ids.into_iter().map(ProgramId::from_uuid).collect())
+}
+
+/// A program as it is at this moment, without its keys.
+#[derive(Debug, Clone)]
+pub(crate) struct CurrentProgram {
+    pub(crate) program: Program,
+    /// Whether its mails may be claimed.
+    pub(crate) may_claim: bool,
+}
+
+/// Reads programs by their ids, past every cache. One that this version can't read is left out, so that it doesn't stop the
+/// others.
+pub(crate) async fn current(
+    connection: &mut Connection,
+    ids: &[ProgramId],
+) -> Result<HashMap<ProgramId, CurrentProgram>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for id in ids {
+        for row in select(connection, Some(*id), None).await? {
+            match Program::try_from(row) {
+                Ok(program) => {
+                    let may_claim = !program.settings.paused;
+                    found.insert(*id, CurrentProgram { program, may_claim });
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(program.id = %id, error, "a program can't be read; nothing is planned for it");
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The most mails that a program may start in a day, as it is at this moment.
+pub async fn daily_cap(connection: &mut Connection, id: ProgramId) -> Result<Option<i32>, StoreError> {
+    let cap = sqlx::query_scalar!("SELECT daily_cap FROM programs WHERE id = $1", id.as_uuid())
+        .fetch_optional(connection)
+        .await?;
+    Ok(cap.flatten())
 }
 
 /// Looks a program up by short name.

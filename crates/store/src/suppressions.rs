@@ -1,10 +1,18 @@
 //! Who must not be written to. A suppression is a blind index: it outlives the lead.
+//!
+//! A suppression is a fact, written in the transaction of the event that it comes from. What is unsent to the recipient is
+//! cancelled right after it, by [`recipients::cancel_suppressed`], and once more some minutes later, by [`apply`]: a mail may
+//! have been planned by a transaction that was under way. A claim and the move to the data phase look at the fact itself.
+
+use std::time::Duration;
 
 use domain::id::{LeadId, ProgramId};
-use time::OffsetDateTime;
 use vault::{BlindIndex, INDEX_VERSION};
 
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, outreach::recipients};
+
+/// No transaction that plans a mail takes longer.
+const IN_FLIGHT: Duration = Duration::from_mins(2);
 
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,51 +39,65 @@ impl SuppressionReason {
     }
 }
 
-/// Suppresses recipients at once, and cancels their mails that haven't gone out. Returns the leads behind those that
-/// were not suppressed before, so that the caller can tell of it.
+/// Suppresses recipients at once. Returns the leads behind those that were not suppressed before, so that the caller can tell
+/// of it. Once it is committed, cancel what is unsent to them: [`recipients::cancel_suppressed`].
 pub async fn add(
     connection: &mut Connection,
     program: ProgramId,
     recipients: &[BlindIndex],
     reason: SuppressionReason,
-    now: OffsetDateTime,
 ) -> Result<Vec<(LeadId, i32)>, StoreError> {
     let mut recipients: Vec<Vec<u8>> = recipients.iter().map(|recipient| recipient.to_vec()).collect();
     recipients.sort_unstable();
     recipients.dedup();
     let added = sqlx::query_scalar!(
         "INSERT INTO suppressions (program_id, recipient_index, index_version, reason, created_at)
-         SELECT $1, recipient_index, $2, $3, $4 FROM UNNEST($5::bytea[]) AS n (recipient_index)
+         SELECT $1, recipient_index, $2, $3, now() FROM UNNEST($4::bytea[]) AS n (recipient_index)
          ON CONFLICT (program_id, recipient_index) DO NOTHING
          RETURNING recipient_index",
         program.as_uuid(),
         INDEX_VERSION,
         reason.name(),
-        now,
         &recipients,
     )
     .fetch_all(&mut *connection)
     .await?;
-    sqlx::query!(
-        "UPDATE outreach SET state = 'cancelled', reason = 'suppressed', due_at = NULL, lease_token = NULL,
-                             recipient_key = NULL, updated_at = now()
-         WHERE program_id = $1 AND state IN ('queued', 'deferred', 'held')
-           AND recipient_index = ANY($2)
-           AND (recipient_key = ANY($2)
-                OR lead_id IN (SELECT id FROM leads WHERE program_id = $1 AND email_index = ANY($2)))",
-        program.as_uuid(),
-        &recipients,
-    )
-    .execute(&mut *connection)
-    .await?;
     let leads = sqlx::query!(
-        "SELECT id, revision FROM leads WHERE program_id = $1 AND email_index = ANY($2) ORDER BY id",
+        r#"SELECT l.id, l.revision
+           FROM UNNEST($2::bytea[]) AS n (recipient)
+           CROSS JOIN LATERAL (SELECT id, revision FROM leads
+                               WHERE program_id = $1 AND email_index = n.recipient OFFSET 0) l
+           ORDER BY l.id"#,
         program.as_uuid(),
         &added,
     )
     .fetch_all(connection)
     .await?;
     Ok(leads.into_iter().map(|row| (LeadId::from_uuid(row.id), row.revision)).collect())
+}
+
+/// Cancels what is unsent to up to `limit` recipients of a program whose suppressions are so old that no transaction can still
+/// be under way which doesn't know of them; each is looked at once. Returns how many recipients there were.
+pub async fn apply(connection: &mut Connection, program: ProgramId, limit: i64) -> Result<u64, StoreError> {
+    let recipients = sqlx::query_scalar!(
+        "UPDATE suppressions SET applied_at = now()
+         WHERE program_id = $1 AND recipient_index IN (
+             SELECT recipient_index FROM suppressions
+             WHERE program_id = $1 AND applied_at IS NULL AND created_at < now() - $2 * interval '1 second'
+             ORDER BY recipient_index LIMIT $3
+             FOR UPDATE SKIP LOCKED)
+         RETURNING recipient_index",
+        program.as_uuid(),
+        IN_FLIGHT.as_secs_f64(),
+        limit,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let found = recipients.len() as u64;
+    let recipients: Vec<BlindIndex> =
+        recipients.iter().filter_map(|index| BlindIndex::try_from(index.as_slice()).ok()).collect();
+    recipients::cancel_suppressed(connection, program, &recipients).await?;
+    Ok(found)
 }
 
 /// Whether a recipient is suppressed.

@@ -11,7 +11,7 @@ mod inert;
 mod links;
 mod template;
 
-pub use compose::{ComposeError, ComposeInput, ComposedMessage, Composer, message_id};
+pub use compose::{ComposeError, ComposeInput, ComposedMessage, Composer};
 pub use inert::inert;
 pub use links::{InvalidLinks, Links};
 pub(crate) use template::environment as templates;

@@ -1,18 +1,19 @@
 //! The stage behind the queue `lead.enriched`: decides, records the decision, and plans the mail.
 //!
-//! A plan that may be sent now is inserted already claimed and handed to the [`Sender`] after the commit; what finds no
-//! free slot soon, or wants a token of a limited budget, is inserted as queued and found by polling.
+//! The decision itself is made by the store, in the transaction that records it; here it is foreseen, so that a mail which will
+//! be sent at once has a slot and its lead is read. A plan that may be sent now is inserted already claimed and handed to the
+//! [`Sender`] after the commit; what finds no free slot soon, or wants a token of a limited budget, is inserted as queued and
+//! found by polling.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use domain::{
-    clock::Clock,
     event::{Envelope, Queue, TraceContext},
     id::{LeadId, LeaseToken, OutreachId, ProgramId},
     legal::{Channel, judge},
-    outreach::CampaignStep,
+    outreach::{CampaignStep, message_id},
     program::Program,
-    qualification::{Candidate, Decision, Limits, qualify},
+    qualification::{Candidate, Decision, qualify},
 };
 use futures_util::future::BoxFuture;
 use pipeline::{Batcher, Effect, Outcome, Stage};
@@ -21,15 +22,12 @@ use store::{
     enrichments::{self, EnrichedLead, FoundEnriched},
     outreach::{
         claim::Claimed,
-        plan::{PlanItem, Planned, PlannedMail, Start, plan},
+        plan::{Occasion, PlanItem, Planned, Start, plan},
     },
     programs::{Directory, OpenProgram},
 };
 
-use crate::{
-    message::message_id,
-    sender::{Job, Sender, Slot},
-};
+use crate::sender::{Job, Sender, Slot, Tokens};
 
 /// Leads that are read in one statement.
 const READ_BATCH: usize = 256;
@@ -39,18 +37,17 @@ pub struct PlanStage {
     directory: Directory,
     leads: Batcher<(ProgramId, LeadId), FoundEnriched, StoreError>,
     sender: Sender,
-    clock: Arc<dyn Clock>,
 }
 
 impl PlanStage {
     /// A stage that hands what can start at once to `sender`.
-    pub fn new(db: Db, directory: Directory, sender: Sender, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(db: Db, directory: Directory, sender: Sender) -> Self {
         let vault = directory.vault().clone();
         let leads = Batcher::new(READ_BATCH, move |ids: Vec<(ProgramId, LeadId)>| {
             let (db, vault) = (db.clone(), vault.clone());
             async move { enrichments::open(&db, &vault, &ids).await as Result<HashMap<_, _>, _> }
         });
-        Self { directory, leads, sender, clock }
+        Self { directory, leads, sender }
     }
 }
 
@@ -79,27 +76,7 @@ pub fn decide(lead: &EnrichedLead, program: &Program) -> Decision {
         suppressed: lead.suppressed,
         has_address: profile.email.is_some(),
         legal: judge(profile.country, settings.basis, Channel::Email),
-        // The day's cap is a matter of when, not of whether: tokens are taken when the mail is claimed.
-        limits: Limits { paused: settings.paused, incomplete_sender: !settings.can_send(), daily_cap_reached: false },
-    })
-}
-
-/// The mail that follows from a decision, waiting; `None` if there is none.
-fn planned_mail(lead: &EnrichedLead, open: &OpenProgram, decision: &Decision) -> Option<PlannedMail> {
-    let email = lead.lead.lead.profile.email.as_ref()?;
-    if matches!(decision, Decision::Decline(_)) {
-        return None;
-    }
-    let step = CampaignStep::first();
-    // A held mail of a program without a sender has an id too; it can't be sent before there is one.
-    let sender = open.program.settings.sender_email.as_ref();
-    let domain = sender.map_or_else(|| format!("{}.invalid", open.program.slug), |sender| sender.domain().to_owned());
-    Some(PlannedMail {
-        id: OutreachId::generate(),
-        recipient: open.keys.email_index(email),
-        message_id: message_id(open.program.id, lead.lead.lead.id, &step, &domain),
-        step,
-        start: Start::Queued,
+        incomplete_sender: !settings.can_send(),
     })
 }
 
@@ -132,24 +109,28 @@ impl Stage for PlanStage {
         if lead.decided_version.is_some_and(|decided| decided >= lead.version) {
             return Outcome::Done("stale");
         }
-        let decision = decide(&lead, &program.program);
-        let mut mail = planned_mail(&lead, &program, &decision);
         let mut slot = None;
-        if let Some(mail) = &mut mail
-            && decision == Decision::Plan
+        if decide(&lead, &program.program) == Decision::Plan
+            && !program.program.settings.paused
             && !self.sender.is_limited(&program)
         {
             slot = self.sender.slot_soon().await;
-            if slot.is_some() {
-                mail.start = Start::Claimed(LeaseToken::generate());
-            }
         }
+        let start = match &slot {
+            Some(_) => Start::Claimed {
+                token: LeaseToken::generate(),
+                seconds: self.sender.lease_seconds(),
+                ignores_cap: self.sender.captures(),
+            },
+            None => Start::Queued,
+        };
         let item = PlanItem {
             program_id: envelope.program_id,
             lead_id: envelope.lead_id,
-            enrichment_version: lead.version,
-            mail,
-            decision,
+            occasion: Occasion::Enriched { version: lead.version },
+            id: OutreachId::generate(),
+            step: CampaignStep::first(),
+            start,
         };
         Outcome::Apply(Decided { item, lead, program, trace: pipeline::current_trace(), slot, claimed: false })
     }
@@ -161,7 +142,7 @@ impl Stage for PlanStage {
     ) -> BoxFuture<'a, Result<Vec<Effect>, StoreError>> {
         Box::pin(async move {
             let items: Vec<PlanItem> = batch.iter().map(|decided| decided.item.clone()).collect();
-            let planned = plan(tx, &items, self.sender.lease_seconds()).await?;
+            let planned = plan(tx, &items).await?;
             let mut effects = Vec::with_capacity(batch.len());
             for (decided, planned) in batch.iter_mut().zip(planned) {
                 decided.claimed = matches!(planned, Planned::Claimed(_));
@@ -172,27 +153,26 @@ impl Stage for PlanStage {
     }
 
     async fn committed(&self, batch: Vec<Decided>) {
-        let now = self.clock.now();
         let mut jobs = Vec::new();
         let mut queued = false;
         for decided in batch {
             let Decided { item, lead, program, trace, slot, claimed } = decided;
-            let (Some(mail), Some(slot), true) = (item.mail, slot, claimed) else {
+            let (Start::Claimed { token, .. }, Some(slot), true) = (item.start, slot, claimed) else {
                 queued = true;
                 continue;
             };
-            let Start::Claimed(token) = mail.start else { continue };
+            let Some(email) = &lead.lead.lead.profile.email else { continue };
             let claimed = Claimed {
                 program_id: item.program_id,
-                id: mail.id,
+                id: item.id,
                 lead_id: item.lead_id,
-                step: mail.step,
-                message_id: mail.message_id,
+                recipient: program.keys.email_index(email),
+                message_id: message_id(item.program_id, item.lead_id, &item.step, &program.program.message_id_domain()),
+                step: item.step,
                 attempts: 1,
                 token,
-                created_at: now,
             };
-            jobs.push(Job { claimed, lead, program, slot, trace });
+            jobs.push(Job { claimed, lead, program, slot, tokens: Tokens::default(), trace });
         }
         if queued {
             self.sender.notify_queued();

@@ -49,7 +49,7 @@ pub async fn run(config: MailerConfig, links: Links, context: Context) -> anyhow
         context.outbox.clone(),
         Arc::clone(&context.clock),
     );
-    let stage = PlanStage::new(context.db.clone(), context.programs, sender.clone(), Arc::clone(&context.clock));
+    let stage = PlanStage::new(context.db.clone(), context.programs, sender.clone());
     let runner = RunnerConfig {
         concurrency: config.concurrency.get() as usize,
         max_batch: config.max_batch.get() as usize,

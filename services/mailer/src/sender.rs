@@ -21,6 +21,7 @@ pub mod poll;
 mod settle;
 mod slots;
 mod smtp;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,14 +31,14 @@ use pipeline::Outbox;
 use store::{
     Db,
     enrichments::EnrichedLead,
-    outreach::claim::{Claimed, Lease},
+    outreach::{claim::Claimed, data_phase::Lease},
     programs::{Directory, OpenProgram},
 };
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::slots::Slot;
 use self::{commit::Committer, gate::Gate, slots::Slots};
+pub use self::{slots::Slot, tokens::Tokens};
 use crate::{
     config::MailerConfig,
     message::{ComposeError, ComposeInput, ComposedMessage, Composer},
@@ -69,11 +70,19 @@ pub struct Job {
     pub program: Arc<OpenProgram>,
     /// The right to have it in hand.
     pub slot: Slot,
+    /// What it has taken of the program's limits.
+    pub tokens: Tokens,
     /// The trace that it belongs to.
     pub trace: TraceContext,
 }
 
 impl Job {
+    /// Whether the lead has the address that the mail was planned for.
+    fn is_for_its_recipient(&self) -> bool {
+        let email = self.lead.lead.lead.profile.email.as_ref();
+        email.is_some_and(|email| self.program.keys.email_index(email) == self.claimed.recipient)
+    }
+
     const fn lease(&self) -> Lease {
         (self.claimed.program_id, self.claimed.id, self.claimed.token)
     }
@@ -165,6 +174,11 @@ impl Sender {
             && (self.inner.parts.config.smtp.per_minute > 0 || program.program.settings.daily_cap.is_some())
     }
 
+    /// Whether mails are captured instead of sent.
+    pub fn captures(&self) -> bool {
+        matches!(self.inner.parts.transport, Transport::Capture)
+    }
+
     /// How long a claim holds before the data phase, in seconds.
     pub fn lease_seconds(&self) -> i32 {
         match &self.inner.parts.transport {
@@ -206,6 +220,11 @@ impl Sender {
         self.inner.tasks.wait().await;
     }
 
+    /// Gives back what a mail has taken of its program's limits: nothing of it went out.
+    async fn give_tokens_back(&self, job: &Job) {
+        job.tokens.give_back(&self.inner.parts.db, job.claimed.program_id, 1).await;
+    }
+
     fn compose(&self, job: &Job) -> Result<ComposedMessage, ComposeError> {
         compose(&self.inner.parts.composer, self.inner.parts.clock.as_ref(), job)
     }
@@ -217,8 +236,7 @@ impl Sender {
 
 fn compose(composer: &Composer, clock: &dyn Clock, job: &Job) -> Result<ComposedMessage, ComposeError> {
     let lead = &job.lead.lead.lead;
-    let email = lead.profile.email.as_ref().ok_or(ComposeError::NoAddress)?;
-    let token = job.program.keys.unsubscribe_token(job.program.keys.email_index(email));
+    let token = job.program.keys.unsubscribe_token(job.claimed.recipient);
     composer.compose(&ComposeInput {
         program: &job.program.program,
         lead,

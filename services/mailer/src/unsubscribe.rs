@@ -27,6 +27,7 @@ use pipeline::Outbox;
 use store::{
     Connection, Db, StoreError, outbox,
     outbox::Leased,
+    outreach::recipients,
     programs::{Directory, OpenProgram},
     suppressions::{self, SuppressionReason},
 };
@@ -92,6 +93,18 @@ impl Unsubscribe {
             .transact("mailer.unsubscribe", |tx, _| Box::pin(suppress(tx, program, recipient, now)))
             .await?;
         self.inner.outbox.offer(told);
+        // The objection holds already: each mail is stopped when it is claimed, and a job cancels what is left.
+        let cancelled = self
+            .inner
+            .db
+            .transact("mailer.cancel_suppressed", |tx, _| {
+                Box::pin(async move { recipients::cancel_suppressed(tx, program, &[recipient]).await })
+            })
+            .await;
+        if let Err(error) = cancelled {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(program.id = %program, error, "mails to somebody who objected are cancelled later: the database failed");
+        }
         Ok(())
     }
 
@@ -130,7 +143,7 @@ async fn suppress(
     recipient: BlindIndex,
     now: OffsetDateTime,
 ) -> Result<Vec<Leased>, StoreError> {
-    let leads = suppressions::add(tx, program, &[recipient], SuppressionReason::Unsubscribed, now).await?;
+    let leads = suppressions::add(tx, program, &[recipient], SuppressionReason::Unsubscribed).await?;
     let trace = pipeline::current_trace();
     let events = leads
         .into_iter()

@@ -6,9 +6,12 @@ use std::collections::BTreeSet;
 
 use domain::email::EmailAddress;
 use mail_parser::MessageParser;
-use store::{outreach, suppressions, suppressions::SuppressionReason};
+use store::{
+    outreach::release::{self, Filter},
+    suppressions,
+    suppressions::SuppressionReason,
+};
 use test_support::smtp::{Action, FakeSmtp, Step};
-use time::OffsetDateTime;
 use world::{Creator, World, creator, settings};
 
 /// The unsubscribe link in a mail's header.
@@ -32,10 +35,7 @@ async fn qualified_leads_get_exactly_one_mail_each_and_everybody_else_none() {
     world
         .db
         .transact("test.suppress", |tx, _| {
-            Box::pin(async move {
-                let now = OffsetDateTime::UNIX_EPOCH;
-                suppressions::add(tx, program, &[recipient], SuppressionReason::Manual, now).await
-            })
+            Box::pin(async move { suppressions::add(tx, program, &[recipient], SuppressionReason::Manual).await })
         })
         .await
         .unwrap();
@@ -221,12 +221,8 @@ async fn captured_mails_are_complete_and_count_as_nothing_until_they_are_release
     }
 
     // Released, each goes out once, by two replicas together.
-    let released = world
-        .db
-        .transact("test.requeue", |tx, _| Box::pin(async move { outreach::requeue_captured(tx, program).await }))
-        .await
-        .unwrap();
-    assert_eq!(released, 300);
+    let released = release::release(&world.db, program, &Filter::Captured, |_| ()).await.unwrap();
+    assert_eq!(released.queued, 300);
     let server = FakeSmtp::start().await;
     let replicas = [world.start_smtp(&server, &[]), world.start_smtp(&server, &[])];
     world.wait_for_states("sent=300").await;

@@ -2,10 +2,12 @@
 
 mod distribution;
 mod enrichments;
+mod holds;
 mod intake;
 mod limits;
 mod outbox;
 mod outreach;
+mod recipients;
 mod schema;
 mod sessions;
 mod sql;

@@ -2,34 +2,35 @@
 
 use std::time::Duration;
 
-use crate::world::{NOW, World, profile};
+use crate::world::{World, profile};
 use domain::{
     id::{LeadId, LeaseToken, OutreachId},
-    qualification::{Blocker, Decision},
+    outreach::OutreachState,
 };
 use store::{
     Db, DbConfig, captured,
     outreach::{
-        claim::{self, Claimed, Expired, Span},
-        plan::{self, PlanItem, Planned, Start},
+        budget::{self, Span},
+        claim::{self, Claimed, Expired},
+        data_phase,
+        plan::{Planned, Start},
+        recipients,
+        release::{self, Filter},
         settle::{self, Outcome, Settlement},
     },
+    programs::Change,
     suppressions::{self, SuppressionReason},
 };
 
 const LEASE: i32 = 60;
 
-async fn plan_all(world: &World, items: &[PlanItem]) -> Vec<Planned> {
-    world.db.transact("test.plan", |tx, _| Box::pin(async move { plan::plan(tx, items, LEASE).await })).await.unwrap()
+async fn claim_some(world: &World, limit: i64) -> Vec<Claimed> {
+    world.claim(limit).await.claimed
 }
 
-async fn claim_some(world: &World, limit: i64) -> Vec<Claimed> {
-    let (program, token) = (world.id(), LeaseToken::generate());
-    world
-        .db
-        .transact("test.claim", |tx, _| Box::pin(async move { claim::claim(tx, program, limit, token, LEASE).await }))
-        .await
-        .unwrap()
+/// The planner's right to start a mail at once.
+fn at_once(token: LeaseToken) -> Start {
+    Start::Claimed { token, seconds: LEASE, ignores_cap: true }
 }
 
 async fn begin(world: &World, claimed: &Claimed) -> bool {
@@ -37,7 +38,7 @@ async fn begin(world: &World, claimed: &Claimed) -> bool {
     world
         .db
         .with_kept_plans()
-        .transact("test.begin", |tx, _| Box::pin(async move { claim::begin_data(tx, &lease, LEASE).await }))
+        .transact("test.begin", |tx, _| Box::pin(async move { data_phase::begin_data(tx, &lease, LEASE).await }))
         .await
         .unwrap()
         .contains(&claimed.id)
@@ -48,12 +49,12 @@ async fn abort(world: &World, claimed: &Claimed) {
     world
         .db
         .with_kept_plans()
-        .transact("test.abort", |tx, _| Box::pin(async move { claim::abort(tx, &lease).await }))
+        .transact("test.abort", |tx, _| Box::pin(async move { data_phase::abort(tx, &lease).await }))
         .await
         .unwrap();
 }
 
-async fn settle_one(world: &World, claimed: &Claimed, outcome: Outcome) -> Option<String> {
+async fn settle_one(world: &World, claimed: &Claimed, outcome: Outcome) -> Option<OutreachState> {
     let settlement = [Settlement {
         program_id: claimed.program_id,
         id: claimed.id,
@@ -68,11 +69,14 @@ async fn settle_one(world: &World, claimed: &Claimed, outcome: Outcome) -> Optio
         .with_kept_plans()
         .transact("test.settle", |tx, _| {
             let settlement = &settlement;
-            Box::pin(async move { settle::settle(tx, settlement, NOW).await })
+            Box::pin(async move {
+                settle::lock_keys(tx, settlement).await?;
+                settle::settle(tx, settlement).await
+            })
         })
         .await
         .unwrap();
-    settled.first().map(|settled| settled.state.clone())
+    settled.rows.first().map(|settled| settled.state)
 }
 
 async fn expire(world: &World) -> Expired {
@@ -87,23 +91,19 @@ async fn suppress(world: &World, address: &str) {
     world
         .db
         .transact("test.suppress", |tx, _| {
-            Box::pin(
-                async move { suppressions::add(tx, program, &recipient, SuppressionReason::Unsubscribed, NOW).await },
-            )
+            Box::pin(async move {
+                suppressions::add(tx, program, &recipient, SuppressionReason::Unsubscribed).await?;
+                recipients::cancel_suppressed(tx, program, &recipient).await
+            })
         })
         .await
         .unwrap();
 }
 
-async fn state(world: &World, id: OutreachId) -> String {
-    world.text(&format!("SELECT concat_ws(' ', state, reason) FROM outreach WHERE id = '{id}'")).await
-}
-
 /// Plans a mail for a new lead and claims it.
 async fn claimed(world: &World, name: &str) -> Claimed {
     let lead = world.enriched(profile(name)).await;
-    let item = world.plan_item(lead, 1, &format!("{name}@studio.example.com"), Start::Queued);
-    assert!(matches!(plan_all(world, &[item]).await[..], [Planned::Queued(_)]));
+    world.planned(lead, 1).await;
     claim_some(world, 1).await.remove(0)
 }
 
@@ -112,7 +112,7 @@ async fn a_mail_goes_from_plan_to_sent_and_marks_its_lead() {
     let world = World::new().await;
     let claimed = claimed(&world, "ann").await;
     assert!(begin(&world, &claimed).await);
-    assert_eq!(settle_one(&world, &claimed, Outcome::Sent).await.as_deref(), Some("sent"));
+    assert_eq!(settle_one(&world, &claimed, Outcome::Sent).await, Some(OutreachState::Sent));
     assert_eq!(world.count("SELECT count(*) FROM enriched_leads WHERE sent AND contacted").await, 1);
     assert_eq!(settle_one(&world, &claimed, Outcome::Sent).await, None);
     assert!(claim_some(&world, 10).await.is_empty());
@@ -122,10 +122,10 @@ async fn a_mail_goes_from_plan_to_sent_and_marks_its_lead() {
 async fn the_same_decision_twice_plans_one_mail() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
-    let item = || world.plan_item(lead, 1, "ann@studio.example.com", Start::Queued);
+    let item = || world.plan_item(lead, 1, Start::Queued);
     let (one, two) = (item(), item());
-    assert!(matches!(plan_all(&world, &[one]).await[..], [Planned::Queued(_)]));
-    assert_eq!(plan_all(&world, &[two]).await, [Planned::Stale]);
+    assert!(matches!(world.plan(&[one]).await[..], [Planned::Queued(_)]));
+    assert_eq!(world.plan(&[two]).await, [Planned::Stale]);
     assert_eq!(world.count("SELECT count(*) FROM outreach").await, 1);
 }
 
@@ -140,37 +140,27 @@ async fn one_address_on_two_networks_gets_one_mail_and_the_other_waits_for_its_e
         world.enrich(&world.open_lead(bob).await, 90).await,
         store::enrichments::Written::New { version: 2 }
     ));
-    let items = [
-        world.plan_item(ann, 1, "ann@studio.example.com", Start::Queued),
-        world.plan_item(bob, 2, "Ann@studio.example.com", Start::Queued),
-    ];
-    let planned = plan_all(&world, &items).await;
+    let items = [world.plan_item(ann, 1, Start::Queued), world.plan_item(bob, 2, Start::Queued)];
+    let planned = world.plan(&items).await;
     let [Planned::Queued(winner), Planned::Held(loser)] = planned[..] else { panic!("{planned:?}") };
-    assert_eq!(state(&world, loser).await, "held duplicate_recipient");
+    assert_eq!(world.state(loser).await, "held duplicate_recipient");
 
     // A newer enrichment speaks against the winner: it lets go of the recipient, and the other one follows.
-    world.execute(&format!("UPDATE enriched_leads SET enrichment_version = 2 WHERE lead_id = '{ann}'")).await;
-    let decline = PlanItem {
-        decision: Decision::Decline(vec![Blocker::NotCompliant]),
-        mail: None,
-        ..world.plan_item(ann, 2, "ann@studio.example.com", Start::Queued)
-    };
-    assert_eq!(plan_all(&world, &[decline]).await, [Planned::Declined]);
-    assert_eq!(state(&world, winner).await, "cancelled no_longer_qualified");
-    assert_eq!(state(&world, loser).await, "queued");
+    world
+        .execute(&format!("UPDATE enriched_leads SET enrichment_version = 2, score = 3 WHERE lead_id = '{ann}'"))
+        .await;
+    assert_eq!(world.plan(&[world.plan_item(ann, 2, Start::Queued)]).await, [Planned::Declined]);
+    assert_eq!(world.state(winner).await, "cancelled no_longer_qualified");
+    assert_eq!(world.state(loser).await, "queued");
 }
 
 #[tokio::test]
 async fn a_decision_is_recorded_with_all_its_reasons() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
-    let mut item = world.plan_item(lead, 1, "ann@studio.example.com", Start::Queued);
-    item.decision = Decision::Decline(vec![
-        Blocker::ScoreBelowThreshold { score: 10, threshold: 70 },
-        Blocker::LegalDenied { rule: "v1/email/de/legitimate_interest".to_owned() },
-    ]);
-    item.mail = None;
-    assert_eq!(plan_all(&world, &[item]).await, [Planned::Declined]);
+    world.execute("UPDATE enriched_leads SET score = 10").await;
+    world.execute("UPDATE leads SET country = 'DE'").await;
+    assert_eq!(world.plan(&[world.plan_item(lead, 1, Start::Queued)]).await, [Planned::Declined]);
     let reasons =
         world.text("SELECT decision || ' ' || array_to_string(decision_reasons, ' ') FROM enriched_leads").await;
     assert_eq!(reasons, "declined score_below_threshold:10<70 legal_denied:v1/email/de/legitimate_interest");
@@ -180,21 +170,13 @@ async fn a_decision_is_recorded_with_all_its_reasons() {
 async fn a_held_mail_waits_with_its_reason_and_is_released_with_it() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
-    let mut item = world.plan_item(lead, 1, "ann@studio.example.com", Start::Claimed(LeaseToken::generate()));
-    item.decision = Decision::Hold(vec![Blocker::Paused]);
-    let planned = plan_all(&world, &[item]).await;
+    world.set(Change { postal_address: Some(None), ..Change::default() }).await;
+    let planned = world.plan(&[world.plan_item(lead, 1, at_once(LeaseToken::generate()))]).await;
     let [Planned::Held(id)] = planned[..] else { panic!("{planned:?}") };
-    assert_eq!(state(&world, id).await, "held program_paused");
+    assert_eq!(world.state(id).await, "held incomplete_sender");
     assert!(claim_some(&world, 10).await.is_empty());
-    let program = world.id();
-    let released = world
-        .db
-        .transact("test.release", |tx, _| {
-            Box::pin(async move { store::outreach::release_held(tx, program, &["program_paused"]).await })
-        })
-        .await
-        .unwrap();
-    assert_eq!(released, 1);
+    world.set(Change { postal_address: Some(Some("1 Main Street".to_owned())), ..Change::default() }).await;
+    world.run_jobs().await;
     assert_eq!(claim_some(&world, 10).await.len(), 1);
 }
 
@@ -204,9 +186,9 @@ async fn two_mailers_never_claim_the_same_row() {
     let mut items = Vec::new();
     for n in 0..40 {
         let lead = world.enriched(profile(&format!("user{n}"))).await;
-        items.push(world.plan_item(lead, 1, &format!("user{n}@studio.example.com"), Start::Queued));
+        items.push(world.plan_item(lead, 1, Start::Queued));
     }
-    plan_all(&world, &items).await;
+    world.plan(&items).await;
     let (one, two) = tokio::join!(claim_some(&world, 25), claim_some(&world, 25));
     let mut ids: Vec<_> = one.iter().chain(&two).map(|row| row.id).collect();
     ids.sort_unstable();
@@ -219,7 +201,7 @@ async fn two_mailers_never_claim_the_same_row() {
 async fn sending_reads_no_more_than_it_writes_of_a_program_that_the_statistics_do_not_know() {
     let mut world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
-    plan_all(&world, &[world.plan_item(lead, 1, "ann@studio.example.com", Start::Queued)]).await;
+    world.plan(&[world.plan_item(lead, 1, Start::Queued)]).await;
     world
         .execute(
             "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version,
@@ -241,7 +223,7 @@ async fn sending_reads_no_more_than_it_writes_of_a_program_that_the_statistics_d
     }
     let after_begins = world.entries_read("outreach").await;
     for mail in &claimed {
-        assert_eq!(settle_one(&world, mail, Outcome::Sent).await.as_deref(), Some("sent"));
+        assert_eq!(settle_one(&world, mail, Outcome::Sent).await, Some(OutreachState::Sent));
     }
     let after_settlements = world.entries_read("outreach").await;
     // Each finds the places of those before it as well, until they are cleaned up.
@@ -263,13 +245,12 @@ async fn kept_plans_are_made_once() {
     for n in 0..10 {
         let name = format!("ann{n}");
         let lead = world.enriched(profile(&name)).await;
-        let address = format!("{name}@studio.example.com");
-        plan_all(&world, &[world.plan_item(lead, 1, &address, Start::Queued)]).await;
+        world.planned(lead, 1).await;
         claimed.extend(claim_some(&world, 1).await);
     }
     for mail in &claimed {
         assert!(begin(&world, mail).await);
-        assert_eq!(settle_one(&world, mail, Outcome::Sent).await.as_deref(), Some("sent"));
+        assert_eq!(settle_one(&world, mail, Outcome::Sent).await, Some(OutreachState::Sent));
     }
     let of_updates = "SELECT statement, custom_plans, generic_plans FROM pg_prepared_statements
                       WHERE statement ~ '^UPDATE (outreach|enriched_leads) .*UNNEST' AND generic_plans > 5";
@@ -300,11 +281,11 @@ async fn a_lease_that_ran_out_during_the_body_is_uncertain_and_only_its_owner_ma
     let claimed = claimed(&world, "ann").await;
     assert!(begin(&world, &claimed).await);
     assert_eq!(expire(&world).await, Expired { requeued: 0, uncertain: 1 });
-    assert_eq!(state(&world, claimed.id).await, "uncertain lease_expired");
+    assert_eq!(world.state(claimed.id).await, "uncertain lease_expired");
     assert!(claim_some(&world, 10).await.is_empty());
     let stranger = Claimed { token: LeaseToken::generate(), ..claimed.clone() };
     assert_eq!(settle_one(&world, &stranger, Outcome::Sent).await, None);
-    assert_eq!(settle_one(&world, &claimed, Outcome::Sent).await.as_deref(), Some("sent"));
+    assert_eq!(settle_one(&world, &claimed, Outcome::Sent).await, Some(OutreachState::Sent));
 }
 
 #[tokio::test]
@@ -314,17 +295,17 @@ async fn nobody_is_written_to_who_objected_between_claim_and_body() {
     suppress(&world, "ann@studio.example.com").await;
     assert!(!begin(&world, &claimed).await);
     abort(&world, &claimed).await;
-    assert_eq!(state(&world, claimed.id).await, "cancelled suppressed");
+    assert_eq!(world.state(claimed.id).await, "cancelled suppressed");
 }
 
 #[tokio::test]
 async fn an_objection_cancels_what_waits() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
-    let planned = plan_all(&world, &[world.plan_item(lead, 1, "ann@studio.example.com", Start::Queued)]).await;
+    let planned = world.plan(&[world.plan_item(lead, 1, Start::Queued)]).await;
     let [Planned::Queued(id)] = planned[..] else { panic!("{planned:?}") };
     suppress(&world, "ann@studio.example.com").await;
-    assert_eq!(state(&world, id).await, "cancelled suppressed");
+    assert_eq!(world.state(id).await, "cancelled suppressed");
     assert!(claim_some(&world, 10).await.is_empty());
 }
 
@@ -335,11 +316,11 @@ async fn nobody_is_written_to_who_was_erased_or_whose_program_is_paused() {
     world.erase(ann.lead_id).await;
     assert!(!begin(&world, &ann).await);
     abort(&world, &ann).await;
-    assert_eq!(state(&world, ann.id).await, "cancelled erased");
+    assert_eq!(world.state(ann.id).await, "cancelled erased");
     world.execute("UPDATE programs SET paused = true").await;
     assert!(!begin(&world, &bob).await);
     abort(&world, &bob).await;
-    assert_eq!(state(&world, bob.id).await, "queued");
+    assert_eq!(world.state(bob.id).await, "queued");
     world.execute("UPDATE outreach SET due_at = now() WHERE due_at IS NOT NULL").await;
     assert!(claim_some(&world, 10).await.is_empty());
 }
@@ -350,22 +331,44 @@ async fn a_hard_bounce_suppresses_the_address() {
     let claimed = claimed(&world, "ann").await;
     assert!(begin(&world, &claimed).await);
     let outcome = Outcome::Failed { reason: "no_such_mailbox".to_owned(), hard_bounce: true };
-    assert_eq!(settle_one(&world, &claimed, outcome).await.as_deref(), Some("failed"));
+    assert_eq!(settle_one(&world, &claimed, outcome).await, Some(OutreachState::Failed));
     assert_eq!(world.count("SELECT count(*) FROM suppressions WHERE reason = 'hard_bounce'").await, 1);
 }
 
 #[tokio::test]
 async fn a_deferred_mail_comes_back_until_four_days_have_passed() {
     let world = World::new().await;
-    let deferred = || Outcome::Deferred { reason: "greylisted".to_owned(), after: Duration::ZERO };
+    let deferred = || Outcome::Deferred { reason: "greylisted".to_owned(), after: Duration::ZERO, by_server: true };
     let first = claimed(&world, "ann").await;
     assert!(begin(&world, &first).await);
-    assert_eq!(settle_one(&world, &first, deferred()).await.as_deref(), Some("deferred"));
+    assert_eq!(settle_one(&world, &first, deferred()).await, Some(OutreachState::Deferred));
     let second = claim_some(&world, 1).await.remove(0);
     assert_eq!(second.attempts, 2);
     assert!(begin(&world, &second).await);
-    world.execute("UPDATE outreach SET created_at = now() - interval '5 days'").await;
-    assert_eq!(settle_one(&world, &second, deferred()).await.as_deref(), Some("failed"));
+    world.execute("UPDATE outreach SET first_attempt_at = now() - interval '5 days'").await;
+    assert_eq!(settle_one(&world, &second, deferred()).await, Some(OutreachState::Failed));
+}
+
+#[tokio::test]
+async fn four_days_count_from_the_first_attempt_that_reached_a_server() {
+    let world = World::new().await;
+    let by = |by_server| Outcome::Deferred { reason: "later".to_owned(), after: Duration::ZERO, by_server };
+    let first = claimed(&world, "ann").await;
+    world.execute("UPDATE outreach SET created_at = now() - interval '30 days'").await;
+    assert!(begin(&world, &first).await);
+    // Our own database failed: nothing of the mail was sent, and no server was asked for it.
+    assert_eq!(settle_one(&world, &first, by(false)).await, Some(OutreachState::Deferred));
+    assert_eq!(world.count("SELECT count(*) FROM outreach WHERE first_attempt_at IS NULL").await, 1);
+    let second = claim_some(&world, 1).await.remove(0);
+    assert!(begin(&world, &second).await);
+    assert_eq!(settle_one(&world, &second, by(true)).await, Some(OutreachState::Deferred));
+    world.execute("UPDATE outreach SET first_attempt_at = now() - interval '5 days'").await;
+    let third = claim_some(&world, 1).await.remove(0);
+    assert!(begin(&world, &third).await);
+    assert_eq!(settle_one(&world, &third, by(false)).await, Some(OutreachState::Deferred), "not a server's word");
+    let fourth = claim_some(&world, 1).await.remove(0);
+    assert!(begin(&world, &fourth).await);
+    assert_eq!(settle_one(&world, &fourth, by(true)).await, Some(OutreachState::Failed));
 }
 
 #[tokio::test]
@@ -373,7 +376,7 @@ async fn nothing_counts_as_sent_that_never_reached_the_data_phase() {
     let world = World::new().await;
     let claimed = claimed(&world, "ann").await;
     assert_eq!(settle_one(&world, &claimed, Outcome::Sent).await, None);
-    assert_eq!(state(&world, claimed.id).await, "connecting");
+    assert_eq!(world.state(claimed.id).await, "connecting");
 }
 
 #[tokio::test]
@@ -381,12 +384,12 @@ async fn a_captured_mail_is_kept_complete_and_can_be_released() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
     let token = LeaseToken::generate();
-    let planned = plan_all(&world, &[world.plan_item(lead, 1, "ann@studio.example.com", Start::Claimed(token))]).await;
+    let planned = world.plan(&[world.plan_item(lead, 1, at_once(token))]).await;
     let [Planned::Claimed(id)] = planned[..] else { panic!("{planned:?}") };
     let key = world.open_lead(lead).await.key;
     let claimed = row(&world, id, lead, token);
     let mail = captured::seal(&key, id, b"Subject: hello\r\n\r\nhello\r\n");
-    assert_eq!(settle_one(&world, &claimed, Outcome::Captured(mail)).await.as_deref(), Some("captured"));
+    assert_eq!(settle_one(&world, &claimed, Outcome::Captured(mail)).await, Some(OutreachState::Captured));
     assert_eq!(world.count("SELECT count(*) FROM enriched_leads WHERE sent OR contacted").await, 0);
     let (program, vault) = (world.id(), &world.vault);
     let mails = world
@@ -397,12 +400,8 @@ async fn a_captured_mail_is_kept_complete_and_can_be_released() {
         .await
         .unwrap();
     assert_eq!(mails[0].message, b"Subject: hello\r\n\r\nhello\r\n");
-    let requeued = world
-        .db
-        .transact("test.requeue", |tx, _| Box::pin(async move { store::outreach::requeue_captured(tx, program).await }))
-        .await
-        .unwrap();
-    assert_eq!(requeued, 1);
+    let released = release::release(&world.db, program, &Filter::Captured, |_| ()).await.unwrap();
+    assert_eq!(released.queued, 1);
     assert_eq!(world.count("SELECT count(*) FROM captured_mails").await, 0);
     assert_eq!(claim_some(&world, 10).await.len(), 1);
 }
@@ -412,11 +411,11 @@ fn row(world: &World, id: OutreachId, lead: LeadId, token: LeaseToken) -> Claime
         program_id: world.id(),
         id,
         lead_id: lead,
+        recipient: world.program.keys.email_index(&"ann@studio.example.com".parse().unwrap()),
         step: domain::outreach::CampaignStep::first(),
         message_id: String::new(),
         attempts: 1,
         token,
-        created_at: NOW,
     }
 }
 
@@ -429,7 +428,7 @@ async fn nothing_is_captured_for_somebody_who_objected_or_was_erased() {
     world.erase(bob.lead_id).await;
     for (claimed, key) in [(&ann, ann_key), (&bob, bob_key)] {
         let outcome = Outcome::Captured(captured::seal(&key, claimed.id, b"x"));
-        assert_eq!(settle_one(&world, claimed, outcome).await.as_deref(), Some("cancelled"));
+        assert_eq!(settle_one(&world, claimed, outcome).await, Some(OutreachState::Cancelled));
     }
     assert_eq!(world.count("SELECT count(*) FROM captured_mails").await, 0);
 }
@@ -442,13 +441,40 @@ async fn replicas_share_one_budget() {
         let db = world.db.clone();
         async move {
             db.transact("test.budget", |tx, _| {
-                Box::pin(async move { claim::take_budget(tx, program, Span::Day, 10, wanted).await })
+                Box::pin(async move { budget::take(tx, program, Span::Day, 10, wanted).await })
             })
             .await
             .unwrap()
+            .1
         }
     };
     let (one, two, three) = tokio::join!(take(4), take(4), take(4));
     assert_eq!(one + two + three, 10);
     assert_eq!(take(1).await, 0);
+}
+
+#[tokio::test]
+async fn a_token_goes_back_to_the_window_that_it_was_taken_from() {
+    let world = World::new().await;
+    let program = world.id();
+    let taken = world
+        .db
+        .transact("test.budget", |tx, _| Box::pin(async move { budget::take(tx, program, Span::Minute, 10, 10).await }))
+        .await
+        .unwrap();
+    let (window, tokens) = taken;
+    assert_eq!(tokens, 10);
+    // The clock has gone on: the tokens of the window before are another row's.
+    world
+        .execute(
+            "INSERT INTO send_budgets SELECT program_id, span, window_start + interval '1 minute', 4 FROM send_budgets",
+        )
+        .await;
+    world
+        .db
+        .transact("test.budget", |tx, _| Box::pin(async move { budget::give_back(tx, program, window, 3).await }))
+        .await
+        .unwrap();
+    let used = "SELECT string_agg(used::text, ' ' ORDER BY window_start) FROM send_budgets";
+    assert_eq!(world.text(used).await, "7 4");
 }

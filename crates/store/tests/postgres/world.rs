@@ -5,21 +5,25 @@ use domain::{
     enrichment::{Confidence, Enrichment, Provider, Score},
     event::TraceContext,
     handle::Handle,
-    id::{LeadId, ProgramId, RunId},
+    id::{LeadId, LeaseToken, OutreachId, ProgramId, RunId},
     lead::{Country, Profile, SourceName},
     legal::Basis,
     program::ProgramSettings,
-    qualification::Decision,
 };
 use store::{
     Db, DbConfig, StoreError,
     enrichments::{self, Written},
     intake::{self, Accepted, Dedupe, IntakeBatch, IntakeOutcome},
     leads::{self, Found, OpenLead},
-    outreach::plan::{PlanItem, PlannedMail, Start},
-    programs::{self, OpenProgram},
+    outreach::{
+        claim::{self, Claim},
+        plan::{self, Occasion, PlanItem, Planned, Start},
+        reevaluate,
+    },
+    programs::{self, Change, OpenProgram},
     rejects::Reject,
     runs::{self, RunKind},
+    suppressions,
 };
 use test_support::postgres::TestDatabase;
 use time::{OffsetDateTime, macros::datetime};
@@ -121,18 +125,84 @@ impl World {
         id
     }
 
-    pub fn plan_item(&self, lead: LeadId, version: i32, address: &str, start: Start) -> PlanItem {
-        let recipient = self.program.keys.email_index(&EmailAddress::parse(address).unwrap());
-        let message_id = format!("<{lead}@example.com>");
-        let step = domain::outreach::CampaignStep::first();
-        let id = domain::id::OutreachId::generate();
-        PlanItem {
-            program_id: self.id(),
-            lead_id: lead,
-            enrichment_version: version,
-            decision: Decision::Plan,
-            mail: Some(PlannedMail { id, step, recipient, message_id, start }),
+    pub fn plan_item(&self, lead: LeadId, version: i32, start: Start) -> PlanItem {
+        PlanItem { occasion: Occasion::Enriched { version }, start, ..PlanItem::again(self.id(), lead) }
+    }
+
+    pub async fn plan(&self, items: &[PlanItem]) -> Vec<Planned> {
+        self.db.transact("test.plan", |tx, _| Box::pin(async move { plan::plan(tx, items).await })).await.unwrap()
+    }
+
+    /// Decides about a lead and plans its mail; returns the row's id.
+    pub async fn planned(&self, lead: LeadId, version: i32) -> OutreachId {
+        let item = self.plan_item(lead, version, Start::Queued);
+        match self.plan(&[item]).await[..] {
+            [Planned::Queued(id) | Planned::Held(id)] => id,
+            ref other => panic!("not planned: {other:?}"),
         }
+    }
+
+    /// Gives a lead another address, as an import with `--dedupe update` does. The lead is analysed again later.
+    pub async fn change_address(&self, username: &str, address: &str) {
+        let mut changed = profile(username);
+        changed.email = EmailAddress::parse(address).ok();
+        let outcome = self.accept(vec![changed], Dedupe::Update).await;
+        assert!(matches!(outcome.items[..], [Accepted::Updated(_)]), "{:?}", outcome.items);
+    }
+
+    /// Claims up to `limit` due mails.
+    pub async fn claim(&self, limit: i64) -> Claim {
+        let (program, token) = (self.id(), LeaseToken::generate());
+        self.db
+            .transact("test.claim", |tx, _| Box::pin(async move { claim::claim(tx, program, limit, token, 60).await }))
+            .await
+            .unwrap()
+    }
+
+    /// Makes everything that waits for a time due now.
+    pub async fn let_time_pass(&self) {
+        self.execute("UPDATE outreach SET due_at = now() WHERE due_at > now() AND lease_token IS NULL").await;
+        self.execute("UPDATE suppressions SET created_at = now() - interval '1 hour' WHERE applied_at IS NULL").await;
+        self.execute(
+            "UPDATE programs SET rules_changed_at = rules_changed_at - interval '1 hour',
+                                          rules_applied_at = rules_applied_at - interval '1 hour'",
+        )
+        .await;
+    }
+
+    /// Runs what the jobs run for outreach, once.
+    pub async fn run_jobs(&self) {
+        let program = self.id();
+        reevaluate::program(&self.db, program, |_| ()).await.unwrap();
+        self.db
+            .transact("test.jobs", |tx, _| {
+                Box::pin(async move {
+                    suppressions::apply(tx, program, 500).await?;
+                    reevaluate::held(tx, program).await
+                })
+            })
+            .await
+            .unwrap();
+    }
+
+    /// Changes the program's settings.
+    pub async fn set(&self, change: Change) {
+        let slug = &self.program.program.slug;
+        let change = &change;
+        self.db
+            .transact("test.set", |tx, _| {
+                Box::pin(async move {
+                    let (program, version) = programs::by_slug_with_version(tx, slug).await?.unwrap();
+                    programs::set(tx, &program, version, change, NOW).await
+                })
+            })
+            .await
+            .unwrap();
+    }
+
+    /// A row's state and reason.
+    pub async fn state(&self, id: OutreachId) -> String {
+        self.text(&format!("SELECT concat_ws(' ', state, reason) FROM outreach WHERE id = '{id}'")).await
     }
 
     /// Deletes a lead's key, as an erasure does.

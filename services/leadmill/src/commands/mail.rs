@@ -1,6 +1,8 @@
 //! `leadmill mail`: the captured mails, and what became of the others.
 
-use std::collections::VecDeque;
+mod release;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use domain::hold;
 use domain::id::{OutreachId, ProgramId};
 use domain::outreach::OutreachState;
 use domain::program::Slug;
@@ -15,6 +18,7 @@ use mail_parser::{Message, MessageParser};
 use serde_json::{Value, json};
 use service::config::Document;
 use store::captured::{self, CapturedMail};
+use store::outreach::release::Filter;
 use store::outreach::{self, Listed};
 use store::{Db, programs};
 use time::format_description::well_known::Rfc3339;
@@ -40,9 +44,19 @@ Examples:
     Show(Show),
     /// Write captured mails as .eml files, which every mail program opens
     Export(Export),
-    /// Put captured mails back into the queue, so that a real transport sends them
+    /// Release captured or held mails, so that they are sent
     #[command(after_help = "\
-While `mailer.transport` is capture they are captured again. Whoever unsubscribed meanwhile gets nothing.")]
+A captured mail goes back into the queue; while `mailer.transport` is capture it is captured again. A held one is decided
+about again: it stays held as long as its reason holds. Whoever unsubscribed meanwhile gets nothing: such mails are cancelled.
+
+Examples:
+  leadmill mail release 0199c1e0-5b9c-7cc1-b0a5-5f3e7e1d9a42
+  leadmill mail release --captured --program coffee
+  leadmill mail release --held compose_failed
+  leadmill mail list --state held        lists the reasons")]
+    Release(Release),
+    /// The same as `release --captured`
+    #[command(hide = true)]
     Requeue(Requeue),
 }
 
@@ -95,6 +109,26 @@ pub struct Export {
     json: bool,
 }
 
+/// `leadmill mail release`
+#[derive(Debug, clap::Args)]
+#[group(id = "which", required = true, multiple = false, args = ["ids", "captured", "held"])]
+pub struct Release {
+    /// These mails, by the ids that `list` shows
+    #[arg(value_name = "ID")]
+    ids: Vec<OutreachId>,
+    /// Every captured mail
+    #[arg(long)]
+    captured: bool,
+    /// Every held mail; with a REASON, those held for it
+    #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "")]
+    held: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// `leadmill mail requeue`
 #[derive(Debug, clap::Args)]
 pub struct Requeue {
@@ -117,7 +151,15 @@ pub async fn run(document: &Document, command: Command) -> anyhow::Result<()> {
         Command::List(args) => list(document, args).await,
         Command::Show(args) => show(&Captured::open(document, args.whose).await?, args.id, args.raw).await,
         Command::Export(args) => export(&Captured::open(document, args.whose).await?, &args.out, args.json).await,
-        Command::Requeue(args) => requeue(document, args).await,
+        Command::Release(args) => {
+            let filter = match args.held {
+                Some(reason) => Filter::Held((!reason.is_empty()).then_some(reason)),
+                None if args.captured => Filter::Captured,
+                None => Filter::Ids(args.ids),
+            };
+            release::run(document, args.whose, &filter, args.json).await
+        }
+        Command::Requeue(args) => release::run(document, args.whose, &Filter::Captured, args.json).await,
     }
 }
 
@@ -225,8 +267,14 @@ async fn list(document: &Document, args: List) -> anyhow::Result<()> {
         output::note(format_args!("There are no {state} mails."));
         return Ok(());
     }
+    let held = state == OutreachState::Held;
     let mut table = Table::new(["ID", "LEAD", "CAMPAIGN", "STEP", "ATTEMPTS", "REASON"]);
+    let mut ways_out = BTreeMap::new();
     for Listed { outreach: row, .. } in &rows {
+        if let Some(reason) = row.reason.as_deref().filter(|_| held) {
+            let code = reason.split(':').next().unwrap_or(reason);
+            ways_out.insert(code.to_owned(), hold::way_out(reason).describe());
+        }
         table.row([
             row.id.to_string(),
             row.lead_id.to_string(),
@@ -236,7 +284,11 @@ async fn list(document: &Document, args: List) -> anyhow::Result<()> {
             row.reason.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    table.print()
+    table.print()?;
+    for (reason, way_out) in ways_out {
+        output::note(format_args!("{reason}: {way_out}"));
+    }
+    Ok(())
 }
 
 fn as_value(Listed { outreach: row, updated_at, due_at }: &Listed) -> Value {
@@ -251,6 +303,8 @@ fn as_value(Listed { outreach: row, updated_at, due_at }: &Listed) -> Value {
         "message_id": row.message_id,
         "updated_at": updated_at.format(&Rfc3339).ok(),
         "due_at": due_at.and_then(|due| due.format(&Rfc3339).ok()),
+        "released_by": row.reason.as_deref().filter(|_| row.state == OutreachState::Held)
+            .map(|reason| hold::way_out(reason).describe()),
     })
 }
 
@@ -303,13 +357,4 @@ async fn export(captured: &Captured, folder: &Path, as_json: bool) -> anyhow::Re
         return output::json(&json!({ "mails": count, "folder": folder }));
     }
     output::line(format_args!("{count} mails written to {}", folder.display()))
-}
-
-async fn requeue(document: &Document, args: Requeue) -> anyhow::Result<()> {
-    let (db, program) = find(document, args.whose).await?;
-    let requeued = db.transact("outreach.requeue", |tx, _| Box::pin(outreach::requeue_captured(tx, program))).await?;
-    if args.json {
-        return output::json(&json!({ "requeued": requeued }));
-    }
-    output::line(format_args!("{requeued} captured mails are queued now"))
 }

@@ -2,6 +2,7 @@
 
 mod key;
 mod options;
+mod set;
 
 use clap::Subcommand;
 use domain::clock::{Clock, SystemClock};
@@ -9,7 +10,7 @@ use domain::email::EmailAddress;
 use domain::program::{Program, ProgramSettings, Slug};
 use serde_json::json;
 use service::config::Document;
-use store::{Db, outreach, programs};
+use store::{Db, programs};
 
 use self::options::Options;
 use crate::output::{self, Table};
@@ -33,14 +34,17 @@ Examples:
     Create(Create),
     /// Change a program; what isn't named stays as it is
     #[command(after_help = "\
-Mails that were held for what this changes (no sender, no postal address, a pause) are released at the same moment.
-An empty text removes a value.
+A new threshold, lawful basis, sender or postal address decides again about every lead: mails that are not out yet are
+queued, held or cancelled accordingly. New niches have every lead analysed again that no mail was sent to. If the command is
+interrupted, a job finishes it. --dry-run says how many decisions would change, and changes nothing.
+A paused program keeps its mails queued. An empty text removes a value.
 
 Examples:
   leadmill program set coffee --postal-address '1 Main St, Springfield, IL 62701, USA'
+  leadmill program set coffee --threshold 80 --dry-run
   leadmill program set coffee --pause
   leadmill program set coffee --reply-to '' --daily-cap 0")]
-    Set(Set),
+    Set(set::Args),
     /// Show a program
     Show(Show),
     /// Keys for `POST /v1/leads`
@@ -70,23 +74,6 @@ pub struct Create {
     output: Json,
 }
 
-/// `leadmill program set`
-#[derive(Debug, clap::Args)]
-pub struct Set {
-    /// The short name
-    slug: Slug,
-    #[command(flatten)]
-    options: Options,
-    /// Send nothing for now
-    #[arg(long, conflicts_with = "resume")]
-    pause: bool,
-    /// Send again
-    #[arg(long)]
-    resume: bool,
-    #[command(flatten)]
-    output: Json,
-}
-
 /// `leadmill program show`
 #[derive(Debug, clap::Args)]
 pub struct Show {
@@ -101,7 +88,7 @@ pub async fn run(document: &Document, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List(output) => list(document, output.json).await,
         Command::Create(args) => create(document, args).await,
-        Command::Set(args) => set(document, args).await,
+        Command::Set(args) => set::run(document, args).await,
         Command::Show(args) => {
             let db = settings::connect(document).await?;
             show(&find(&db, &args.slug).await?, args.output.json)
@@ -145,8 +132,8 @@ async fn list(document: &Document, as_json: bool) -> anyhow::Result<()> {
 async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
     let vault = settings::vault(document)?;
     let db = settings::connect(document).await?;
-    let mut wanted = options::empty(&args.slug);
-    args.options.apply(&mut wanted)?;
+    let empty = options::empty(&args.slug);
+    let wanted = args.options.change_of(&empty)?.applied_to(&empty);
     let created = programs::create(&db, &vault, &args.slug, &wanted, SystemClock.now()).await;
     let program = match created {
         Ok(open) => open.program,
@@ -163,36 +150,6 @@ async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
              --sender-email ADDRESS --postal-address ADDRESS",
             program.slug
         ));
-    }
-    Ok(())
-}
-
-async fn set(document: &Document, args: Set) -> anyhow::Result<()> {
-    let db = settings::connect(document).await?;
-    let mut program = find(&db, &args.slug).await?;
-    args.options.apply(&mut program.settings)?;
-    program.settings.paused = (program.settings.paused || args.pause) && !args.resume;
-
-    // The reasons for which mails may be held, and which aren't there (any more).
-    let mut passed = Vec::new();
-    if program.settings.can_send() {
-        passed.push("incomplete_sender");
-    }
-    if !program.settings.paused {
-        passed.push("program_paused");
-    }
-    let (id, wanted, passed, now) = (program.id, &program.settings, &passed, SystemClock.now());
-    let released = db
-        .transact("program.set", |tx, _| {
-            Box::pin(async move {
-                programs::update(tx, id, wanted, now).await?;
-                outreach::release_held(tx, id, passed).await
-            })
-        })
-        .await?;
-    show(&program, args.output.json)?;
-    if released > 0 {
-        output::note(format_args!("{released} mails that were held for this are queued now."));
     }
     Ok(())
 }

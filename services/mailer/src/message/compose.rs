@@ -2,7 +2,7 @@
 
 use domain::{
     email::EmailAddress,
-    id::{LeadId, OutreachId, ProgramId},
+    id::OutreachId,
     lead::Lead,
     legal::Basis,
     outreach::CampaignStep,
@@ -19,12 +19,9 @@ use lettre::{
 use minijinja::{Environment, Value, context};
 use time::OffsetDateTime;
 use url::Url;
-use uuid::Uuid;
 
 use super::{Links, inert, template};
 
-/// The namespace of Message-IDs (RFC 9562 §5.5); never changes, or a mail could be made twice under two ids.
-const MESSAGE_ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_5c2e_8a51_4b6e_9f57_1e3d_2b8a_7c40);
 /// The most characters of the name that a mail addresses somebody by.
 const ADDRESSEE_CHARS: usize = 60;
 /// The most characters of the personal message.
@@ -109,13 +106,6 @@ pub enum ComposeError {
     /// The parts don't make a message.
     #[error("the message can't be built")]
     Build(#[from] lettre::error::Error),
-}
-
-/// The `Message-ID` of one mail: always the same for the same (program, lead, campaign, step) and sender's domain, so that
-/// a mail server or a person can recognise a second copy.
-pub fn message_id(program: ProgramId, lead: LeadId, step: &CampaignStep, domain: &str) -> String {
-    let name = format!("{program}/{lead}/{}/{}", step.campaign, step.step);
-    format!("<{}@{domain}>", Uuid::new_v5(&MESSAGE_ID_NAMESPACE, name.as_bytes()))
 }
 
 impl Composer {

@@ -1,7 +1,8 @@
 //! The capturing transport: the complete mail is kept, sealed, and nothing leaves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use domain::hold;
 use futures_util::future::join_all;
 use store::{
     captured,
@@ -19,12 +20,14 @@ pub(super) async fn capture(sender: &Sender, jobs: Vec<Job>) {
         jobs.into_iter()
             .map(|job| {
                 let outcome = match compose(&composer, clock.as_ref(), &job) {
+                    // Planned again by the next claim, for the address that the lead has now.
+                    _ if !job.is_for_its_recipient() => Outcome::Returned { after: Duration::ZERO },
                     Ok(message) => {
                         Outcome::Captured(captured::seal(&job.lead.lead.key, job.claimed.id, &message.bytes))
                     }
                     Err(error) => {
                         tracing::error!(outreach.id = %job.claimed.id, error = &error as &dyn std::error::Error, "no mail can be made");
-                        Outcome::Held { reason: "compose_failed".to_owned() }
+                        Outcome::Held { reason: hold::COMPOSE_FAILED.to_owned() }
                     }
                 };
                 let settlement = Settlement {

@@ -8,19 +8,22 @@ use std::sync::Arc;
 use domain::{
     clock::Clock,
     event::{Envelope, Event, Outgoing, Route, TraceContext},
-    id::OutreachId,
+    id::{OutreachId, ProgramId},
+    outreach::OutreachState,
 };
 use pipeline::Outbox;
 use store::{
     Connection, Db, StoreError, outbox,
     outbox::Leased,
     outreach::{
-        claim::{self, Lease},
+        data_phase::{self, Lease},
+        recipients,
         settle::{self, Settlement},
     },
 };
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use vault::BlindIndex;
 
 /// The most writes of one transaction.
 const MAX_BATCH: usize = 256;
@@ -130,12 +133,39 @@ impl Worker {
         let now = self.clock.now();
         let seconds = self.data_lease_seconds;
         let db = if writes.len() <= FEW { &self.few } else { &self.db };
-        let (done, told) = db
+        let Applied { done, events, suppressed } = db
             .transact("mailer.commit", |tx, _| Box::pin(async move { apply(tx, writes, seconds, now).await }))
             .await?;
-        self.outbox.offer(told);
+        self.outbox.offer(events);
+        for (program, recipient) in suppressed {
+            cancel_unsent(&self.db, program, recipient).await;
+        }
         Ok(done)
     }
+}
+
+/// Cancels what is unsent to a recipient that was just suppressed, outside of the group commit. Where it fails, each mail is
+/// stopped when it is claimed, and a job cancels the rest.
+async fn cancel_unsent(db: &Db, program: ProgramId, recipient: BlindIndex) {
+    let cancelled = db
+        .transact("mailer.cancel_suppressed", |tx, _| {
+            Box::pin(async move { recipients::cancel_suppressed(tx, program, &[recipient]).await })
+        })
+        .await;
+    if let Err(error) = cancelled {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(program.id = %program, error, "mails to a suppressed recipient are cancelled later: the database failed");
+    }
+}
+
+/// What a transaction has done.
+struct Applied {
+    /// Of each write whether it took effect.
+    done: Vec<bool>,
+    /// Events to publish.
+    events: Vec<Leased>,
+    /// Recipients that are suppressed since.
+    suppressed: Vec<(ProgramId, BlindIndex)>,
 }
 
 async fn apply(
@@ -143,27 +173,29 @@ async fn apply(
     writes: &[Write],
     data_lease_seconds: i32,
     now: OffsetDateTime,
-) -> Result<(Vec<bool>, Vec<Leased>), StoreError> {
-    let leases: Vec<Lease> =
-        writes.iter().filter_map(|write| if let Write::Begin(lease) = write { Some(*lease) } else { None }).collect();
-    let mut done = std::collections::HashSet::new();
-    if !leases.is_empty() {
-        done = claim::begin_data(tx, &leases, data_lease_seconds).await?;
-        let refused: Vec<Lease> = leases.into_iter().filter(|(_, id, _)| !done.contains(id)).collect();
-        if !refused.is_empty() {
-            claim::abort(tx, &refused).await?;
-        }
-    }
+) -> Result<Applied, StoreError> {
     let settlements: Vec<Settlement> = writes
         .iter()
         .filter_map(
             |write| if let Write::Settle(settlement, _) = write { Some(settlement.as_ref().clone()) } else { None },
         )
         .collect();
+    settle::lock_keys(tx, &settlements).await?;
+    let leases: Vec<Lease> =
+        writes.iter().filter_map(|write| if let Write::Begin(lease) = write { Some(*lease) } else { None }).collect();
+    let mut done = std::collections::HashSet::new();
+    if !leases.is_empty() {
+        done = data_phase::begin_data(tx, &leases, data_lease_seconds).await?;
+        let refused: Vec<Lease> = leases.into_iter().filter(|(_, id, _)| !done.contains(id)).collect();
+        if !refused.is_empty() {
+            data_phase::abort(tx, &refused).await?;
+        }
+    }
+    let settled = settle::settle(tx, &settlements).await?;
     let mut events = Vec::new();
-    for settled in settle::settle(tx, &settlements, now).await? {
+    for settled in settled.rows {
         done.insert(settled.id);
-        if settled.state == "sent" {
+        if settled.state == OutreachState::Sent {
             let event = Event::LeadContacted {
                 outreach_id: settled.id,
                 campaign: settled.step.campaign,
@@ -174,7 +206,7 @@ async fn apply(
             events.push(Outgoing { envelope, route: Route::Exchange, trace });
         }
     }
-    let told = outbox::insert(tx, events).await?;
+    let events = outbox::insert(tx, events).await?;
     let done = writes
         .iter()
         .map(|write| match write {
@@ -182,7 +214,7 @@ async fn apply(
             Write::Settle(settlement, _) => done.contains(&settlement.id),
         })
         .collect();
-    Ok((done, told))
+    Ok(Applied { done, events, suppressed: settled.suppressed })
 }
 
 fn trace_of(writes: &[Write], id: OutreachId) -> TraceContext {

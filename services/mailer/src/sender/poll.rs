@@ -4,14 +4,17 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use domain::{
     event::TraceContext,
+    hold,
     id::{LeadId, LeaseToken, ProgramId},
     qualification::Decision,
 };
 use store::{
-    Connection, StoreError,
+    StoreError,
     enrichments::{self, FoundEnriched},
     outreach::{
-        claim::{self, Claimed, Span},
+        claim::{self, Claimed},
+        data_phase,
+        plan::{self, Occasion, PlanItem},
         settle::{Outcome, Settlement},
     },
     programs::{self, OpenProgram},
@@ -19,8 +22,11 @@ use store::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Job, Sender, Slot, Transport, smtp};
-use crate::plan;
+use super::{
+    Job, Sender, Slot, Tokens, Transport, smtp,
+    tokens::{Limits, claim_within},
+};
+use crate::plan::decide;
 
 /// The most rows of one claim.
 const MAX_CLAIM: usize = 128;
@@ -139,132 +145,106 @@ async fn claim_and_start(sender: &Sender, program: ProgramId, slots: &mut Vec<Sl
         return Ok(true);
     }
     let wanted = slots.len().min(MAX_CLAIM);
-    let budgets = budgets(sender, &open);
+    let limits = limits(sender);
     let lease_seconds = sender.lease_seconds();
-    let claimed = sender
+    let (claim, tokens) = sender
         .inner
         .parts
         .db
         .transact("mailer.claim", |tx, _| {
-            Box::pin(claim_within_budget(tx, program, wanted as i32, budgets, lease_seconds))
+            Box::pin(claim_within(tx, program, wanted as i32, limits, (LeaseToken::generate(), lease_seconds)))
         })
         .await?;
-    let more = claimed.len() == wanted;
-    if !claimed.is_empty() {
-        start(sender, &open, claimed, slots).await?;
+    let more = claim.seen() == wanted as u64;
+    if claim.cancelled + claim.replanned > 0 {
+        tracing::info!(
+            program.id = %program, cancelled = claim.cancelled, replanned = claim.replanned,
+            "due mails were cancelled or planned again instead of sent"
+        );
+    }
+    if !claim.claimed.is_empty() {
+        start(sender, &open, claim.claimed, &tokens, slots).await?;
     }
     Ok(more)
 }
 
-/// Gives back the tokens of a claimed mail of which nothing went out, through no fault of its own: an outage of the mail
-/// server must not use up a day's mails.
-pub(super) async fn return_tokens(sender: &Sender, program: &OpenProgram) {
-    let (id, budgets) = (program.program.id, budgets(sender, program));
-    if budgets.iter().all(Option::is_none) {
-        return;
-    }
-    let returned = sender
-        .inner
-        .parts
-        .db
-        .transact("mailer.return_budget", |tx, _| {
-            Box::pin(async move {
-                for (span, _) in budgets.into_iter().flatten() {
-                    claim::return_budget(tx, id, span, 1).await?;
-                }
-                Ok(())
-            })
-        })
-        .await;
-    if let Err(error) = returned {
-        // A token too few errs on the safe side.
-        tracing::debug!(program.id = %id, error = &error as &dyn std::error::Error, "a token could not be given back");
-    }
-}
-
-/// The limits that hold for a program's mails, shared by all replicas.
-fn budgets(sender: &Sender, program: &OpenProgram) -> [Option<(Span, i32)>; 2] {
-    if !sender.is_limited(program) {
-        return [None, None];
+/// The limits that hold for mails, shared by all replicas.
+fn limits(sender: &Sender) -> Limits {
+    if sender.captures() {
+        return Limits::NONE;
     }
     let per_minute = sender.inner.parts.config.smtp.per_minute;
-    let minute = (per_minute > 0).then(|| (Span::Minute, i32::try_from(per_minute).unwrap_or(i32::MAX)));
-    [program.program.settings.daily_cap.map(|cap| (Span::Day, cap)), minute]
+    let per_minute = (per_minute > 0).then(|| i32::try_from(per_minute).unwrap_or(i32::MAX));
+    Limits { per_minute, daily: true }
 }
 
-async fn claim_within_budget(
-    tx: &mut Connection,
-    program: ProgramId,
-    wanted: i32,
-    budgets: [Option<(Span, i32)>; 2],
-    lease_seconds: i32,
-) -> Result<Vec<Claimed>, StoreError> {
-    let mut granted = wanted;
-    let mut taken = Vec::new();
-    for (span, limit) in budgets.into_iter().flatten() {
-        granted = claim::take_budget(tx, program, span, limit, granted).await?;
-        taken.push((span, granted));
-    }
-    let claimed = if granted > 0 {
-        claim::claim(tx, program, granted.into(), LeaseToken::generate(), lease_seconds).await?
-    } else {
-        Vec::new()
-    };
-    for (span, tokens) in taken {
-        claim::return_budget(tx, program, span, tokens - claimed.len() as i32).await?;
-    }
-    Ok(claimed)
-}
-
-/// Decides once more, now that it is about to be sent, and starts what still qualifies.
+/// Decides once more, now that they are about to be sent, and starts those that still qualify. The others are given back with
+/// their decision, and their tokens with them.
 async fn start(
     sender: &Sender,
     program: &Arc<OpenProgram>,
     claimed: Vec<Claimed>,
+    tokens: &Tokens,
     slots: &mut Vec<Slot>,
 ) -> Result<(), StoreError> {
     let ids: Vec<(ProgramId, LeadId)> = claimed.iter().map(|row| (row.program_id, row.lead_id)).collect();
     let parts = &sender.inner.parts;
     let mut found: HashMap<_, _> = enrichments::open(&parts.db, parts.directory.vault(), &ids).await?;
     let mut jobs = Vec::with_capacity(claimed.len());
-    let mut gone = Vec::new();
+    let (mut declined, mut gone, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for (row, slot) in claimed.into_iter().zip(slots.drain(..ids.len())) {
-        let reason = match found.remove(&(row.program_id, row.lead_id)) {
-            Some(FoundEnriched::Enriched(lead)) if !lead.suppressed => match plan::decide(&lead, &program.program) {
-                Decision::Plan => {
-                    let program = Arc::clone(program);
-                    jobs.push(Job { claimed: row, lead, program, slot, trace: TraceContext::default() });
-                    continue;
-                }
-                Decision::Hold(blockers) | Decision::Decline(blockers) => {
-                    blockers.first().map(domain::qualification::Blocker::code).unwrap_or_default()
-                }
-            },
+        match found.remove(&(row.program_id, row.lead_id)) {
+            Some(FoundEnriched::Enriched(lead)) if decide(&lead, &program.program) == Decision::Plan => {
+                let (program, tokens) = (Arc::clone(program), tokens.clone());
+                jobs.push(Job { claimed: row, lead, program, slot, tokens, trace: TraceContext::default() });
+            }
+            Some(FoundEnriched::Enriched(_)) => declined.push(row),
             Some(FoundEnriched::Unreadable(error)) => {
                 let error = &*error as &(dyn std::error::Error + 'static);
                 tracing::error!(outreach.id = %row.id, lead.id = %row.lead_id, error, "a mail is held: its lead can't be read");
-                "unreadable".to_owned()
+                unreadable.push(row);
             }
-            _ => {
-                gone.push((row.program_id, row.id, row.token));
-                continue;
-            }
-        };
-        let settlement = Settlement {
-            program_id: row.program_id,
-            id: row.id,
-            lead_id: row.lead_id,
-            token: row.token,
-            outcome: Outcome::Held { reason },
-            reply_code: None,
-            reply: None,
-        };
-        sender.settle_until_known(settlement, TraceContext::default()).await;
+            _ => gone.push((row.program_id, row.id, row.token)),
+        }
     }
-    if !gone.is_empty() {
-        let gone = &gone;
-        parts.db.transact("mailer.abort", |tx, _| Box::pin(async move { claim::abort(tx, gone).await })).await?;
+    let unsent = declined.len() + gone.len() + unreadable.len();
+    if !declined.is_empty() || !gone.is_empty() {
+        let (items, gone) = (&declined.iter().map(again).collect::<Vec<_>>(), &gone);
+        parts
+            .db
+            .transact("mailer.decline", |tx, _| {
+                Box::pin(async move {
+                    plan::plan(tx, items).await?;
+                    data_phase::abort(tx, gone).await
+                })
+            })
+            .await?;
     }
+    for row in unreadable {
+        sender.settle_until_known(held(&row, hold::UNREADABLE), TraceContext::default()).await;
+    }
+    tokens.give_back(&parts.db, program.program.id, unsent as i32).await;
     sender.start(jobs).await;
     Ok(())
+}
+
+/// A new decision about a mail that we have in hand.
+fn again(row: &Claimed) -> PlanItem {
+    PlanItem {
+        step: row.step.clone(),
+        occasion: Occasion::Again { lease: Some(row.token) },
+        ..PlanItem::again(row.program_id, row.lead_id)
+    }
+}
+
+fn held(row: &Claimed, reason: &str) -> Settlement {
+    Settlement {
+        program_id: row.program_id,
+        id: row.id,
+        lead_id: row.lead_id,
+        token: row.token,
+        outcome: Outcome::Held { reason: reason.to_owned() },
+        reply_code: None,
+        reply: None,
+    }
 }

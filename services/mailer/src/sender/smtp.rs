@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use store::{outreach::settle::Outcome, programs};
+use domain::hold;
+use store::{
+    outreach::{data_phase::Lease, settle::Outcome},
+    programs,
+};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use super::{
     Job, Sender,
     gate::Gate,
-    poll,
     settle::{self, Pauses},
 };
 use crate::transport::{SendOutcome, Session, SmtpEnvelope, SmtpTransport};
@@ -28,22 +31,25 @@ pub(super) async fn send(sender: &Sender, transport: &SmtpTransport, mut job: Jo
 }
 
 async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
+    if !job.is_for_its_recipient() {
+        return give_up(sender, job).await;
+    }
     let message = match sender.compose(job) {
         Ok(message) => message,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no mail can be made");
             sender.count("compose_failed", 1);
-            return sender.settle(job, Outcome::Held { reason: "compose_failed".to_owned() }, None).await;
+            return sender.settle(job, Outcome::Held { reason: hold::COMPOSE_FAILED.to_owned() }, None).await;
         }
     };
     let Some(envelope) = SmtpEnvelope::new(&message.return_path, &message.recipient) else {
-        return sender.settle(job, Outcome::Held { reason: "bad_envelope".to_owned() }, None).await;
+        return sender.settle(job, Outcome::Held { reason: hold::BAD_ENVELOPE.to_owned() }, None).await;
     };
     let mut session = match turn(sender, transport).await {
         Ok(session) => session,
         Err(after) => {
             sender.count("put_back", 1);
-            poll::return_tokens(sender, &job.program).await;
+            sender.give_tokens_back(job).await;
             return sender.settle(job, Outcome::Returned { after }, None).await;
         }
     };
@@ -51,11 +57,13 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
     match deliver(sender, &mut session, &envelope, &message.bytes, job.lease()).await {
         Delivery::GivenUp => {
             sender.count("given_up", 1);
+            sender.give_tokens_back(job).await;
         }
         Delivery::Uncommitted => {
             // The row may or may not be in the data phase; nothing was sent, and this token may say so in both.
             sender.count("uncommitted", 1);
-            let outcome = Outcome::Deferred { reason: "not_committed".to_owned(), after: UNCOMMITTED_PAUSE };
+            let (reason, after) = ("not_committed".to_owned(), UNCOMMITTED_PAUSE);
+            let outcome = Outcome::Deferred { reason, after, by_server: false };
             sender.settle(job, outcome, None).await;
         }
         Delivery::Known(outcome, in_data) => {
@@ -67,7 +75,7 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
                 SendOutcome::NotStarted { .. } | SendOutcome::Credentials { .. } | SendOutcome::SenderPolicy { .. }
             );
             if untried {
-                poll::return_tokens(sender, &job.program).await;
+                sender.give_tokens_back(job).await;
             }
             let config = &sender.inner.parts.config;
             let pauses = Pauses {
@@ -82,6 +90,14 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
     sender.inner.slots.turn_took(turn_began.elapsed());
     let parts = &sender.inner.parts;
     parts.soft.run_until_cancelled(sleep(parts.config.smtp.delay_between)).await;
+}
+
+/// Gives back a mail whose lead has got another address since it was claimed, before anything is composed for it. The next claim
+/// plans it again.
+async fn give_up(sender: &Sender, job: &Job) {
+    sender.count("address_changed", 1);
+    sender.give_tokens_back(job).await;
+    sender.settle(job, Outcome::Returned { after: Duration::ZERO }, None).await;
 }
 
 /// Waits for a connection's turn, or says after how long the mail may be claimed again: when its lease comes to an end while
@@ -115,7 +131,7 @@ async fn deliver(
     session: &mut Session,
     envelope: &SmtpEnvelope,
     message: &[u8],
-    lease: store::outreach::claim::Lease,
+    lease: Lease,
 ) -> Delivery {
     if let Err(outcome) = session.begin(envelope).await {
         return Delivery::Known(outcome, false);

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use domain::clock::{Clock, SystemClock};
-use store::outreach;
+use store::outreach::release::{self, Filter};
 
 use super::fleet::{self, Fleet, Service};
 use super::load::{Load, Population};
@@ -19,7 +19,7 @@ const SEED: u64 = 6;
 /// `leadmill bench mail`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Leads go through the pipeline once with capture. Then their mails are released, as `leadmill mail requeue --captured` does it,
+Leads go through the pipeline once with capture. Then their mails are released, as `leadmill mail release --captured` does it,
 and nothing is left to do but to send them: claim, compose, connect, commit the move to the data phase, transmit, settle.
 First without TLS, then the same again by STARTTLS.
 
@@ -87,11 +87,8 @@ async fn send(
     tokio::try_join!(load.at_full_speed(mails), watching)?;
     fleet.stop().await?;
     let id = program.id;
-    let released = place
-        .db()
-        .transact("mail.requeue", |tx, _| Box::pin(async move { outreach::requeue_captured(tx, id).await }))
-        .await
-        .context("releasing the mails")?;
+    let released =
+        release::release(place.db(), id, &Filter::Captured, |_| {}).await.context("releasing the mails")?.queued;
 
     bench.say("sending them");
     let services: &[Service] = if bench.fleet.processes { &[Service::Mailer] } else { &[Service::Up] };

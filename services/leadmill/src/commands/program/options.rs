@@ -4,6 +4,7 @@ use anyhow::Context;
 use domain::email::EmailAddress;
 use domain::legal::Basis;
 use domain::program::{ProgramSettings, Slug};
+use store::programs::Change;
 
 use crate::settings::WrongUsage;
 
@@ -67,52 +68,34 @@ pub fn empty(slug: &Slug) -> ProgramSettings {
 }
 
 impl Options {
-    /// Takes over what is set.
+    /// What is named, as a change of `settings`.
     ///
     /// # Errors
     /// [`WrongUsage`] for a value that isn't allowed.
-    pub fn apply(self, settings: &mut ProgramSettings) -> anyhow::Result<()> {
+    pub fn change_of(self, settings: &ProgramSettings) -> anyhow::Result<Change> {
+        let mut change = Change::default();
         if let Some(name) = self.name {
             if name.trim().is_empty() {
                 return Err(WrongUsage("--name: a program has to have a name".to_owned()).into());
             }
             if settings.sender_name == settings.name {
-                settings.sender_name.clone_from(&name);
+                change.sender_name = Some(name.clone());
             }
-            settings.name = name;
+            change.name = Some(name);
         }
-        if let Some(name) = self.sender_name {
-            settings.sender_name = name;
-        }
-        if let Some(text) = self.sender_email {
-            settings.sender_email = address("--sender-email", &text)?;
-        }
-        if let Some(text) = self.reply_to {
-            settings.reply_to = address("--reply-to", &text)?;
-        }
-        if let Some(text) = self.postal_address {
-            settings.postal_address = some(text);
-        }
-        if let Some(text) = self.privacy_url {
-            settings.privacy_url = web_address(text)?;
-        }
-        if let Some(threshold) = self.threshold {
-            settings.threshold = threshold;
-        }
-        if let Some(niches) = self.niches {
-            settings.niches =
-                niches.split(',').map(|niche| niche.trim().to_owned()).filter(|n| !n.is_empty()).collect();
-        }
-        if let Some(product) = self.product {
-            settings.product = product;
-        }
-        if let Some(basis) = self.basis {
-            settings.basis = basis.parse().context("reading --basis")?;
-        }
-        if let Some(cap) = self.daily_cap {
-            settings.daily_cap = (cap > 0).then_some(cap);
-        }
-        Ok(())
+        change.sender_name = self.sender_name.or(change.sender_name);
+        change.sender_email = self.sender_email.map(|text| address("--sender-email", &text)).transpose()?;
+        change.reply_to = self.reply_to.map(|text| address("--reply-to", &text)).transpose()?;
+        change.postal_address = self.postal_address.map(some);
+        change.privacy_url = self.privacy_url.map(web_address).transpose()?;
+        change.threshold = self.threshold;
+        change.niches = self.niches.map(|niches| {
+            niches.split(',').map(|niche| niche.trim().to_owned()).filter(|niche| !niche.is_empty()).collect()
+        });
+        change.product = self.product;
+        change.basis = self.basis.map(|basis| basis.parse().context("reading --basis")).transpose()?;
+        change.daily_cap = self.daily_cap.map(|cap| (cap > 0).then_some(cap));
+        Ok(change)
     }
 }
 
@@ -155,28 +138,27 @@ mod tests {
 
     #[test]
     fn what_is_not_named_stays_and_an_empty_text_removes() {
-        let mut settings = empty(&"coffee".parse().unwrap());
+        let settings = empty(&"coffee".parse().unwrap());
         let set = |text: &str| Some(text.to_owned());
-        Options { name: set("Coffee"), reply_to: set("ann@example.com"), niches: set("a, b,"), ..NOTHING }
-            .apply(&mut settings)
+        let change = Options { name: set("Coffee"), reply_to: set("ann@example.com"), niches: set("a, b,"), ..NOTHING }
+            .change_of(&settings)
             .unwrap();
+        let settings = change.applied_to(&settings);
         assert_eq!((settings.name.as_str(), settings.sender_name.as_str()), ("Coffee", "Coffee"));
         assert_eq!(settings.niches, ["a", "b"]);
-        let before = settings.clone();
-        NOTHING.apply(&mut settings).unwrap();
-        assert_eq!(settings, before);
-        Options { reply_to: set(""), daily_cap: Some(0), ..NOTHING }.apply(&mut settings).unwrap();
+        assert!(NOTHING.change_of(&settings).unwrap().is_empty());
+        let change = Options { reply_to: set(""), daily_cap: Some(0), ..NOTHING }.change_of(&settings).unwrap();
+        let settings = change.applied_to(&settings);
         assert_eq!((settings.reply_to, settings.daily_cap), (None, None));
     }
 
     #[test]
-    fn a_value_that_is_not_allowed_is_refused_with_its_option() {
-        let mut settings = empty(&"coffee".parse().unwrap());
-        let refused =
-            |options: Options, settings: &mut ProgramSettings| options.apply(settings).unwrap_err().to_string();
+    fn a_value_that_is_not_allowed_is_rejected_with_its_option() {
+        let settings = empty(&"coffee".parse().unwrap());
+        let rejected = |options: Options| options.change_of(&settings).unwrap_err().to_string();
         let address = Options { sender_email: Some("ann".to_owned()), ..NOTHING };
-        assert!(refused(address, &mut settings).starts_with("--sender-email: "));
+        assert!(rejected(address).starts_with("--sender-email: "));
         let page = Options { privacy_url: Some("javascript:alert(1)".to_owned()), ..NOTHING };
-        assert!(refused(page, &mut settings).starts_with("--privacy-url: "));
+        assert!(rejected(page).starts_with("--privacy-url: "));
     }
 }

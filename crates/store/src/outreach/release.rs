@@ -1,0 +1,268 @@
+//! Releasing mails by hand: captured ones, so that a real transport sends them, and held ones whose cause was mended.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    id::{LeadId, OutreachId, ProgramId},
+    outreach::OutreachState,
+};
+use uuid::Uuid;
+
+use super::{
+    parse_state,
+    recipients::{self, Place},
+    reevaluate::{self, HeldRow},
+};
+use crate::{Connection, Db, StoreError};
+
+/// Mails of one transaction.
+const PAGE: i64 = 500;
+
+/// Which mails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// These.
+    Ids(Vec<OutreachId>),
+    /// Every captured one.
+    Captured,
+    /// Every held one; with a reason, those held for it (what follows a colon in a reason doesn't count).
+    Held(Option<String>),
+}
+
+/// What became of the mails.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Released {
+    /// In the queue now.
+    pub queued: u64,
+    /// Cancelled instead: the recipient must not be written to, or the lead was erased.
+    pub cancelled: u64,
+    /// Still held, by reason.
+    pub held: BTreeMap<String, u64>,
+    /// Mails that were named and are neither captured nor held, with the state that they are in.
+    pub others: Vec<(OutreachId, OutreachState)>,
+    /// Ids that no mail of the program has.
+    pub unknown: Vec<OutreachId>,
+}
+
+impl Released {
+    /// Adds another page's.
+    pub fn add(&mut self, page: Self) {
+        self.queued += page.queued;
+        self.cancelled += page.cancelled;
+        for (reason, count) in page.held {
+            *self.held.entry(reason).or_default() += count;
+        }
+        self.others.extend(page.others);
+        self.unknown.extend(page.unknown);
+    }
+}
+
+/// Releases mails, page by page, each in a transaction of its own: what was released stays released if it is interrupted.
+/// `progress` is told how many were queued so far.
+///
+/// # Errors
+/// When the database fails; call it again for the rest.
+pub async fn release(
+    db: &Db,
+    program: ProgramId,
+    filter: &Filter,
+    mut progress: impl FnMut(u64),
+) -> Result<Released, StoreError> {
+    let (mut released, mut after) = (Released::default(), None);
+    loop {
+        let (done, next) = db.transact("outreach.release", |tx, _| Box::pin(page(tx, program, filter, after))).await?;
+        released.add(done);
+        progress(released.queued);
+        if next.is_none() {
+            return Ok(released);
+        }
+        after = next;
+    }
+}
+
+/// Releases up to a page of mails after the id `after`, in the order of their ids; returns what became of them, and where the
+/// next page begins. Each page is to be a transaction of its own. Nothing that suppressions, the law or the program's settings
+/// forbid is released: a held mail is decided about again, a captured one when it is claimed.
+async fn page(
+    connection: &mut Connection,
+    program: ProgramId,
+    filter: &Filter,
+    after: Option<OutreachId>,
+) -> Result<(Released, Option<OutreachId>), StoreError> {
+    let after = after.map_or(Uuid::nil(), |after| after.as_uuid());
+    let mut released = Released::default();
+    let rows = match filter {
+        Filter::Ids(ids) => {
+            let mut ids: Vec<Uuid> = ids.iter().map(OutreachId::as_uuid).filter(|id| *id > after).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids.truncate(PAGE as usize);
+            let rows = named(connection, program, &ids).await?;
+            let found: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+            released.unknown =
+                ids.iter().filter(|id| !found.contains(id)).map(|id| OutreachId::from_uuid(*id)).collect();
+            let next = (ids.len() as i64 == PAGE).then(|| ids.last().copied()).flatten();
+            (rows, next)
+        }
+        Filter::Captured => {
+            let rows = captured_after(connection, program, after).await?;
+            let next = (rows.len() as i64 == PAGE).then(|| rows.last().map(|row| row.id)).flatten();
+            (rows, next)
+        }
+        Filter::Held(reason) => {
+            let rows = held_after(connection, program, after, reason.as_deref()).await?;
+            let next = (rows.len() as i64 == PAGE).then(|| rows.last().map(|row| row.id)).flatten();
+            (rows, next)
+        }
+    };
+    let (rows, next) = rows;
+    let (mut captured, mut held) = (Vec::new(), Vec::new());
+    for row in rows {
+        match parse_state(row.id, &row.state)? {
+            OutreachState::Captured => captured.push(row.id),
+            OutreachState::Held => held.push(row),
+            state => released.others.push((OutreachId::from_uuid(row.id), state)),
+        }
+    }
+    requeue_captured(connection, program, &captured, &mut released).await?;
+    if !held.is_empty() {
+        let ids: Vec<Uuid> = held.iter().map(|row| row.id).collect();
+        let held: Vec<HeldRow> = held.into_iter().map(|row| row.held(program)).collect();
+        reevaluate::again(connection, program, &held).await?;
+        for row in named(connection, program, &ids).await? {
+            match parse_state(row.id, &row.state)? {
+                OutreachState::Held => *released.held.entry(row.reason.unwrap_or_default()).or_default() += 1,
+                OutreachState::Cancelled => released.cancelled += 1,
+                _ => released.queued += 1,
+            }
+        }
+    }
+    Ok((released, next.map(OutreachId::from_uuid)))
+}
+
+struct Row {
+    id: Uuid,
+    lead_id: Uuid,
+    state: String,
+    reason: Option<String>,
+    recipient_index: Vec<u8>,
+    campaign: String,
+    step: i16,
+    is_duplicate: bool,
+}
+
+impl Row {
+    fn held(self, program: ProgramId) -> HeldRow {
+        HeldRow {
+            id: OutreachId::from_uuid(self.id),
+            lead: LeadId::from_uuid(self.lead_id),
+            reason: self.reason.unwrap_or_default(),
+            place: Place { program, recipient: self.recipient_index, campaign: self.campaign, step: self.step },
+            is_duplicate: self.is_duplicate,
+        }
+    }
+}
+
+async fn named(connection: &mut Connection, program: ProgramId, ids: &[Uuid]) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id, lead_id, state::text AS "state!", reason, recipient_index, campaign, step,
+                  recipient_key IS NULL AS "is_duplicate!"
+           FROM outreach WHERE program_id = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE"#,
+        program.as_uuid(),
+        ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Captured rows, found by their captured mails: there are no others.
+async fn captured_after(connection: &mut Connection, program: ProgramId, after: Uuid) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT o.id, o.lead_id, o.state::text AS "state!", o.reason, o.recipient_index, o.campaign, o.step,
+                  o.recipient_key IS NULL AS "is_duplicate!"
+           FROM captured_mails c
+           JOIN outreach o ON o.program_id = c.program_id AND o.id = c.outreach_id
+           WHERE c.program_id = $1 AND c.outreach_id > $2 ORDER BY c.outreach_id LIMIT $3
+           FOR NO KEY UPDATE OF o"#,
+        program.as_uuid(),
+        after,
+        PAGE,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+async fn held_after(
+    connection: &mut Connection,
+    program: ProgramId,
+    after: Uuid,
+    reason: Option<&str>,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id, lead_id, state::text AS "state!", reason, recipient_index, campaign, step,
+                  recipient_key IS NULL AS "is_duplicate!"
+           FROM outreach
+           WHERE program_id = $1 AND id > $2 AND state = 'held' AND ($3::text IS NULL OR split_part(reason, ':', 1) = $3)
+           ORDER BY id LIMIT $4
+           FOR NO KEY UPDATE"#,
+        program.as_uuid(),
+        after,
+        reason,
+        PAGE,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Puts captured rows back into the queue, so that a real transport sends them; their captured mails go. Who objected since,
+/// or was erased, gets nothing.
+async fn requeue_captured(
+    connection: &mut Connection,
+    program: ProgramId,
+    rows: &[Uuid],
+    released: &mut Released,
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let rows = sqlx::query!(
+        r#"WITH v AS (
+               SELECT o.program_id, o.id,
+                      CASE WHEN NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = o.program_id AND k.lead_id = o.lead_id)
+                           THEN 'erased'
+                           WHEN EXISTS (SELECT FROM suppressions s WHERE s.program_id = o.program_id
+                                                                     AND s.recipient_index = o.recipient_index)
+                           THEN 'suppressed' END AS obstacle
+               FROM outreach o WHERE o.program_id = $1 AND o.id = ANY($2) AND o.state = 'captured'
+           ), gone AS (
+               DELETE FROM captured_mails WHERE program_id = $1 AND outreach_id IN (SELECT id FROM v)
+           )
+           UPDATE outreach o
+           SET state = CASE WHEN v.obstacle IS NULL THEN 'queued'::outreach_state ELSE 'cancelled'::outreach_state END,
+               reason = v.obstacle, due_at = CASE WHEN v.obstacle IS NULL THEN now() END,
+               recipient_key = CASE WHEN v.obstacle IS NULL THEN o.recipient_key END, updated_at = now()
+           FROM v WHERE o.program_id = v.program_id AND o.id = v.id
+           RETURNING v.obstacle AS "obstacle?", o.recipient_index, o.campaign, o.step"#,
+        program.as_uuid(),
+        rows,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut free = Vec::new();
+    for row in rows {
+        if row.obstacle.is_none() {
+            released.queued += 1;
+        } else {
+            released.cancelled += 1;
+            free.push(Place { program, recipient: row.recipient_index, campaign: row.campaign, step: row.step });
+        }
+    }
+    recipients::inherit(connection, &free).await?;
+    Ok(())
+}

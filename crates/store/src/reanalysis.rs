@@ -1,0 +1,127 @@
+//! Having leads analysed again, after a program's niches have changed: their scores depend on these.
+//!
+//! A lead's revision rises, which makes its enrichment outdated, and an event tells the enricher. Leads to whom a mail was sent
+//! are left alone: nothing would follow from another score.
+
+use domain::{
+    event::{Envelope, Event, Outgoing, Route, TraceContext},
+    id::{LeadId, ProgramId},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{Connection, Db, StoreError, leads, outbox};
+
+/// Leads of one transaction.
+const PAGE: i64 = 500;
+/// How long an enricher may go on with the settings that it knows, in seconds: as long as it believes its cache.
+const CACHED_SECONDS: f64 = 5.0;
+
+/// Has a program's leads analysed again if its niches have changed since this was done last; returns how many. `progress` is
+/// told how many there were so far.
+///
+/// # Errors
+/// When the database fails; the next call goes on with those that were not reached.
+pub async fn program(
+    db: &Db,
+    program: ProgramId,
+    now: OffsetDateTime,
+    mut progress: impl FnMut(u64),
+) -> Result<u64, StoreError> {
+    let due = db.transact("reanalysis.due", |tx, _| Box::pin(is_due(tx, program))).await?;
+    let Some(changed_at) = due else { return Ok(0) };
+    let (mut count, mut after) = (0, LeadId::from_uuid(Uuid::nil()));
+    loop {
+        let (raised, last) =
+            db.transact("reanalysis.page", |tx, _| Box::pin(page(tx, program, changed_at, after, now))).await?;
+        count += raised;
+        progress(count);
+        match last {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    db.transact("reanalysis.done", |tx, _| Box::pin(finish(tx, program, changed_at))).await?;
+    Ok(count)
+}
+
+/// How many leads would be analysed again if the niches changed now.
+pub async fn count(connection: &mut Connection, program: ProgramId) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM enriched_leads WHERE program_id = $1 AND NOT sent"#,
+        program.as_uuid(),
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
+}
+
+async fn is_due(connection: &mut Connection, program: ProgramId) -> Result<Option<OffsetDateTime>, StoreError> {
+    let changed_at = sqlx::query_scalar!(
+        r#"SELECT niches_changed_at AS "changed_at!" FROM programs
+           WHERE id = $1 AND niches_changed_at IS NOT NULL
+             AND (niches_applied_at IS NULL OR niches_applied_at < niches_changed_at)"#,
+        program.as_uuid(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(changed_at)
+}
+
+async fn finish(connection: &mut Connection, program: ProgramId, changed_at: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query!("UPDATE programs SET niches_applied_at = $2 WHERE id = $1", program.as_uuid(), changed_at)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Raises the revisions of up to a page of leads after the id `after`; returns how many, and the last lead that was looked at.
+async fn page(
+    connection: &mut Connection,
+    program: ProgramId,
+    changed_at: OffsetDateTime,
+    after: LeadId,
+    now: OffsetDateTime,
+) -> Result<(u64, Option<LeadId>), StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT lead_id, (NOT sent AND updated_at < $3::timestamptz + $4::float8 * interval '1 second') AS "outdated!", lead_revision
+           FROM enriched_leads WHERE program_id = $1 AND lead_id > $2 ORDER BY lead_id LIMIT $5"#,
+        program.as_uuid(),
+        after.as_uuid(),
+        changed_at,
+        CACHED_SECONDS,
+        PAGE,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let last = rows.last().map(|row| LeadId::from_uuid(row.lead_id));
+    let outdated: Vec<_> = rows.into_iter().filter(|row| row.outdated).collect();
+    let ids: Vec<_> = outdated.iter().map(|row| (program, LeadId::from_uuid(row.lead_id))).collect();
+    leads::lock_keys(connection, &ids).await?;
+    let leads: Vec<Uuid> = outdated.iter().map(|row| row.lead_id).collect();
+    let revisions: Vec<i32> = outdated.iter().map(|row| row.lead_revision).collect();
+    // A lead whose revision is newer than its enrichment is on its way to the enricher already.
+    let raised = sqlx::query!(
+        "UPDATE leads l SET revision = l.revision + 1, updated_at = $4
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::int[]) AS n (program_id, id, revision)
+         WHERE l.program_id = n.program_id AND l.id = n.id AND l.revision = n.revision
+           AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id)
+         RETURNING l.id, l.revision",
+        &vec![program.as_uuid(); leads.len()],
+        &leads,
+        &revisions,
+        now,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let events: Vec<_> = raised
+        .iter()
+        .map(|row| {
+            let envelope = Envelope::new(program, LeadId::from_uuid(row.id), row.revision, now, Event::LeadUpdated {});
+            let outgoing = Outgoing { envelope, route: Route::Exchange, trace: TraceContext::default() };
+            (outgoing, std::time::Duration::ZERO)
+        })
+        .collect();
+    outbox::schedule(connection, &events).await?;
+    Ok((raised.len() as u64, last))
+}
