@@ -14,10 +14,7 @@ use domain::id::ProgramId;
 
 pub use self::{mails::MailSink, messages::Messages, rows::Rows};
 
-use crate::{
-    CeilingError,
-    postgres::{Counters, Database},
-};
+use crate::{CeilingError, counters::Counters, postgres::Database};
 
 /// How mails leave in the pipeline that is compared: it decides which rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

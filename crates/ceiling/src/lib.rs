@@ -3,8 +3,9 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`bare`] | rows, messages and mails as the pipeline makes them per lead, in batches and without logic |
+//! | [`counters`] | what the server counts of a database: transactions, rows, write-ahead log |
 //! | [`fill`] | tables as big as those of an installation that has run for years |
-//! | [`postgres`] | a database under measurement, and what the server counts of it |
+//! | [`postgres`] | a database under measurement |
 //! | [`truth`] | what the tables say of a measured run: counts, instants, latencies |
 //!
 //! **Architecture invariant:** this is for `leadmill bench` alone, and works only in a database and a queue namespace that
@@ -15,6 +16,7 @@
 //! `leadmill bench` shows rows and messages per lead of both sides, so that one sees when it wasn't.
 
 pub mod bare;
+pub mod counters;
 pub mod fill;
 pub mod postgres;
 pub mod truth;

@@ -1,4 +1,4 @@
-//! A database under measurement, and what the server counts of it.
+//! A database under measurement.
 
 use std::time::Duration;
 
@@ -27,42 +27,6 @@ pub struct Database {
     pub(crate) pool: PgPool,
 }
 
-/// What the server counts, from its start on: only differences mean something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counters {
-    /// Transactions committed in this database.
-    pub transactions: i64,
-    /// Rows inserted in it, those of TOAST tables included.
-    pub inserted: i64,
-    /// Rows updated in it.
-    pub updated: i64,
-    /// Rows deleted in it.
-    pub deleted: i64,
-    /// Bytes of write-ahead log, of all databases on the server.
-    pub wal_bytes: i64,
-}
-
-impl std::ops::Sub for Counters {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            transactions: self.transactions - earlier.transactions,
-            inserted: self.inserted - earlier.inserted,
-            updated: self.updated - earlier.updated,
-            deleted: self.deleted - earlier.deleted,
-            wal_bytes: self.wal_bytes - earlier.wal_bytes,
-        }
-    }
-}
-
-impl Counters {
-    /// Rows written in any way.
-    pub const fn rows(&self) -> i64 {
-        self.inserted + self.updated + self.deleted
-    }
-}
-
 /// Settings of the server that decide how fast it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -83,20 +47,6 @@ impl Database {
             // What takes long here is meant to.
             .connect_lazy_with(options.application_name(APPLICATION).disable_statement_logging());
         Ok(Self { pool })
-    }
-
-    /// What the server has counted so far. Its processes report at most once a second, and the last time when they end:
-    /// ask when everybody else has left the database, see [`Database::wait_until_alone`].
-    pub async fn counters(&self) -> Result<Counters, CeilingError> {
-        let (transactions, inserted, updated, deleted, wal_bytes) = sqlx::query_as(
-            "SELECT xact_commit, tup_inserted, tup_updated, tup_deleted,
-                    pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint
-             FROM pg_stat_database WHERE datname = current_database()",
-        )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(CeilingError::postgres("reading its counters"))?;
-        Ok(Counters { transactions, inserted, updated, deleted, wal_bytes })
     }
 
     /// Waits until nobody but the benchmark itself is connected to the database, since a server process reports its last

@@ -57,6 +57,16 @@ pub async fn facts(connection: &mut Connection) -> Result<Facts, StoreError> {
     Ok(Facts { version, major: number / 10_000, fsync, synchronous_commit, standby, autovacuum })
 }
 
+/// Lets this session report its statistics as soon as its transaction has ended. Left to itself it does so at most once a
+/// second, and up to ten seconds late when it becomes idle: too late for whoever wants to know what a transaction cost.
+///
+/// # Errors
+/// When the server can't be asked.
+pub async fn report_statistics(connection: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(connection).await?;
+    Ok(())
+}
+
 /// The URL of a sibling of the database that `url` names: the same server and account, the name with `suffix` at its end.
 /// Creates it where it doesn't exist.
 pub async fn sibling_database(url: &str, suffix: &str) -> Result<String, StoreError> {

@@ -76,7 +76,19 @@ async fn the_pipelines_numbers_are_there_and_agree_with_each_other() {
     for key in ["messages", "confirms"] {
         assert!((2.0..2.5).contains(&number(&pipeline, "per_lead", key)), "{key} of {pipeline}");
     }
+    assert_costs_add_up(&pipeline);
     bench.cleanup().await;
+}
+
+/// What a lead costs PostgreSQL is there and possible. The write-ahead log includes what other tests write meanwhile.
+fn assert_costs_add_up(pipeline: &Value) {
+    let per_lead = |key: &str| number(pipeline, "per_lead", key);
+    assert!(per_lead("transactions") > 0.0, "{pipeline}");
+    let records = per_lead("wal_records");
+    assert!(records >= per_lead("rows"), "each row that is written is logged: {pipeline}");
+    assert!(per_lead("wal_bytes") > 24.0 * records, "a record's header alone takes 24 bytes: {pipeline}");
+    assert!(per_lead("wal_full_page_images") < records, "{pipeline}");
+    assert!(number(pipeline, "whole_run", "checkpoints") >= 0.0, "{pipeline}");
 }
 
 #[tokio::test]
@@ -97,6 +109,7 @@ async fn with_smtp_every_lead_gets_a_mail() {
     let smtp = report(&bench, &["pipeline", "--transport", "smtp", "--leads", "60", "--trickle", "0"]).await;
     assert!((number(&smtp, "speed", "mails") - 60.0).abs() < 0.5, "{smtp}");
     assert!(smtp["median"]["trickle"].is_null(), "{smtp}");
+    assert_costs_add_up(&smtp);
     let mail = report(&bench, &["mail", "--mails", "40"]).await;
     for section in ["plain", "tls"] {
         assert!(number(&mail, section, "mails_per_second") > 0.0, "{mail}");

@@ -109,7 +109,7 @@ pub async fn measure(bench: &Bench<'_>, args: &Args) -> anyhow::Result<(Machine,
                     "wal_bytes_per_lead",
                     "write-ahead log per lead",
                     Unit::Bytes,
-                    each(together.counters.wal_bytes as f64),
+                    each(together.counters.wal.bytes as f64),
                 )
                 .add("messages_per_lead", "messages per lead", Unit::Count, each(together.messages as f64))
                 .add("postgresql_cpu", "PostgreSQL, CPU per 1,000 leads", Unit::Seconds, thousand(servers.postgresql))

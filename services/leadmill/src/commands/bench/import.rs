@@ -106,7 +106,7 @@ pub async fn measure(bench: &Bench<'_>, args: &Args) -> anyhow::Result<(Machine,
             "wal_bytes",
             "write-ahead log",
             Unit::Bytes,
-            each(counters.wal_bytes),
+            each(counters.wal.bytes),
         );
         report.section(section);
         place.empty_queues().await?;
@@ -120,7 +120,7 @@ pub async fn measure(bench: &Bench<'_>, args: &Args) -> anyhow::Result<(Machine,
             .add("bare_rows_per_second", "bare", Unit::PerSecond("rows"), bare.leads_per_second())
             .add("percent", "reached", Unit::Percent, 100.0 * args.rows as f64 / seconds / bare.leads_per_second())
             .add("bare_rows", "rows written per row, bare", Unit::Count, each(bare.counters.rows()))
-            .add("bare_wal_bytes", "write-ahead log per row, bare", Unit::Bytes, each(bare.counters.wal_bytes))
+            .add("bare_wal_bytes", "write-ahead log per row, bare", Unit::Bytes, each(bare.counters.wal.bytes))
             .add("bare_postgresql", "PostgreSQL, CPU per 1,000 rows", Unit::Seconds, thousand(servers.postgresql))
             .add("bare_rabbitmq", "RabbitMQ, CPU per 1,000 rows", Unit::Seconds, thousand(servers.rabbitmq));
         report.section(section);

@@ -1,7 +1,7 @@
 //! `leadmill bench pipeline`: from a posted lead to its mail.
 
 use ceiling::bare;
-use ceiling::postgres::Counters;
+use ceiling::counters::Counters;
 use ceiling::truth::{Latencies, Outcome, Span};
 use clap::ValueEnum;
 use domain::clock::{Clock, SystemClock};
@@ -27,12 +27,12 @@ const SEEDS: (u64, u64) = (1, 2);
 /// `leadmill bench pipeline`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Made-up creators are posted to the collector's HTTP ingest as fast as it takes them, the enricher analyses them with the
+Simulated leads are posted to the collector's HTTP ingest as fast as it takes them, the enricher analyses them with the
 built-in analyser, the mailer decides, and captures or sends. Then, on processes that have done nothing yet but ten leads,
 ten leads a second trickle in. At the end the bare ceiling of as many leads is measured on the same cores; see
 `leadmill bench ceiling --help`.
 
-With capture the creators are as they come: some have no address, some live where a first mail isn't lawful, some score too
+With capture the leads are as they come: some have no address, some live where a first mail isn't lawful, some score too
 low. With smtp all of them qualify and get a mail.
 
   Speed          leads/s of each stage from its first to its last row, by the instants in the tables (the collector's
@@ -41,11 +41,18 @@ low. With smtp all of them qualify and get a mail.
   CPU            seconds per 1,000 leads of each process, PostgreSQL and RabbitMQ included: of the servers everything that
                  they did meanwhile, for whomever, and of PostgreSQL also what was done for the processes' connections
   Memory         the most resident memory of a process; of several replicas, of the largest
-  Per lead       rows written (inserted, updated, deleted), transactions, and bytes of write-ahead log, by PostgreSQL's own
-                 counters; messages published and confirmed, by the processes' own
+  Per lead       by PostgreSQL's own counters, from the start of the processes until the last has ended: rows written
+                 (inserted, updated, deleted), transactions committed, and bytes, records and full-page images of
+                 write-ahead log; messages published and confirmed, by the processes' own counters
   Ceiling        how much of the bare speed is reached; the bare rows write as many leads and mails as the run before
 
 The counts of all of it have to agree with what SQL counts at the end, or the command fails.
+
+To compare two versions, compare transactions, rows and write-ahead log per lead: unlike the speed they hardly depend on what
+else the machine does. The write-ahead log is that of the whole server, so nothing else may write to the server meanwhile; a
+note says when something did. A page's first change after a checkpoint logs the whole page, up to 8 KiB, as a full-page image.
+So a checkpoint is made before the run, if the account may; compare bytes only between runs with about as many full-page
+images.
 
 Examples:
   leadmill bench pipeline --leads 20000
@@ -154,11 +161,14 @@ impl Run<'_> {
             Transport::Capture => Population::Usual,
             Transport::Smtp => Population::Reachable,
         };
+        // Processes report what they have counted with a delay, so these are counted from their start to their end.
+        place.database.wait_until_alone().await?;
+        place.database.checkpoint().await;
+        let counters_before = place.database.counters().await?;
         let mut fleet = Fleet::start(bench, place, fleet::all(bench.fleet.processes), &self.settings).await?;
         let load = Load::new(SEEDS.0, population, fleet.ingests(), program);
         let metrics_before = fleet.metrics().await?;
         let usage_before = fleet.usage();
-        let counters_before = place.database.counters().await?;
         let servers_before = machine.servers().cpu(&place.database).await?;
         let since = SystemClock.now();
         let outcome =
@@ -177,13 +187,14 @@ impl Run<'_> {
         let (messages_before, confirmed_before) = metrics_before.published();
         fleet.stop().await?;
         place.database.wait_until_alone().await?;
+        let counters = place.database.counters().await? - counters_before;
         Ok(Full {
             since,
             outcome,
             latencies: place.database.latencies(program.id, since).await?,
             usage,
             servers,
-            counters: place.database.counters().await? - counters_before,
+            counters,
             published: (messages - messages_before, confirmed - confirmed_before),
         })
     }
@@ -288,14 +299,31 @@ impl Full {
 
         let each = |count: f64| count / leads as f64;
         let (messages, confirmed) = self.published;
+        let wal = self.counters.wal;
         let mut section = Section::new("per_lead", "Per lead");
         section
             .add("rows", "rows written", Unit::Count, each(self.counters.rows() as f64))
             .add("transactions", "transactions", Unit::Count, each(self.counters.transactions as f64))
-            .add("wal_bytes", "write-ahead log", Unit::Bytes, each(self.counters.wal_bytes as f64))
+            .add("wal_bytes", "write-ahead log", Unit::Bytes, each(wal.bytes as f64))
+            .add("wal_records", "its records", Unit::Count, each(wal.records as f64))
+            .add("wal_full_page_images", "full-page images in it", Unit::Count, each(wal.full_page_images as f64))
             .add("messages", "messages", Unit::Count, each(messages as f64))
             .add("confirms", "confirms", Unit::Count, each(confirmed as f64));
         report.section(section);
+        let mut section = Section::new("whole_run", "Of the whole run");
+        section.add("wal_full_page_images", "full-page images", Unit::Count, wal.full_page_images as f64).add(
+            "checkpoints",
+            "checkpoints",
+            Unit::Count,
+            wal.checkpoints as f64,
+        );
+        report.section(section);
+        if self.counters.is_log_shared() {
+            report.note(
+                "Other databases of the PostgreSQL server were written to meanwhile, and the write-ahead log includes theirs: \
+                 its bytes, records and full-page images per lead are too high.",
+            );
+        }
     }
 
     fn add_ratio_to(&self, report: &mut Report, leads: u64, bare: &bare::Together) {
@@ -307,7 +335,7 @@ impl Full {
             .add("bare_leads_per_second", "bare", Unit::PerSecond("leads"), bare.leads_per_second())
             .add("percent", "reached", Unit::Percent, 100.0 * speed / bare.leads_per_second())
             .add("bare_rows", "rows per lead, bare", Unit::Count, each(bare.counters.rows() as f64))
-            .add("bare_wal_bytes", "write-ahead log per lead, bare", Unit::Bytes, each(bare.counters.wal_bytes as f64))
+            .add("bare_wal_bytes", "write-ahead log per lead, bare", Unit::Bytes, each(bare.counters.wal.bytes as f64))
             .add("bare_messages", "messages per lead, bare", Unit::Count, each(bare.messages as f64));
         report.section(section);
     }
