@@ -8,7 +8,7 @@ DEMO_FLAGS ?=
 UP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults mutations soak lint sqlx-prepare smtp-sink stack clean-stack
+.PHONY: help demo up test faults mutations soak buffers lint sqlx-prepare smtp-sink stack clean-stack
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ mutations: ## takes safeguards away, and sees whether the fault scenarios notice
 
 soak: ## random faults for MINUTES=20, from SEED=1; prints the table, and the seed to repeat it
 	@deploy/soak.sh $(or $(MINUTES),20) $(or $(SEED),1)
+
+buffers: ## what a claim, a settlement and an unsubscribe read among 10,000 and among 1,000,000 mails
+	@LEADMILL_BUFFERS=full deploy/with-stack.sh cargo test --locked -p store --test postgres -- what_a_mail_costs
 
 lint: ## format, migrations, clippy, rustdoc, licences: what needs no servers
 	@deploy/test.sh format migrations patches lint docs licences

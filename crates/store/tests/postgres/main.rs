@@ -1,10 +1,13 @@
 //! The store against a real PostgreSQL, a database per test.
 
+mod buffer_counts;
+mod buffers;
 mod distribution;
 mod enrichments;
 mod holds;
 mod intake;
 mod limits;
+mod mails;
 mod outbox;
 mod outreach;
 mod recipients;
