@@ -34,9 +34,6 @@ pub enum StoreError {
          database.statement_cache to \"off\""
     )]
     StatementsLost(#[source] sqlx::Error),
-    /// A migration.
-    #[error("the migrations could not be applied")]
-    Migration(#[from] sqlx::migrate::MigrateError),
     /// A sealed value.
     #[error("row {row} of {table}: a sealed value cannot be opened")]
     Sealed {
@@ -74,7 +71,7 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transaction { source, .. } => source.is_transient(),
-            Self::Database(error) | Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => is_transient(error),
+            Self::Database(error) => is_transient(error),
             // No fault of the work, and the next server connection may well answer, or know the statement.
             Self::TimedOut { .. } | Self::StatementsLost(_) => true,
             _ => false,

@@ -1,8 +1,20 @@
 //! Applying migrations, and refusing a schema that doesn't fit.
 
-use sqlx::{Connection as _, PgConnection, migrate::Migrator};
+mod blockers;
+mod error;
+mod indexes;
+mod lock;
+mod migrate;
+mod report;
+mod table_locks;
 
-use crate::{Connection, Db, DbConfig, StoreError, db::connect_options};
+use sqlx::migrate::Migrator;
+
+pub use error::MigrationError;
+pub use migrate::{MigrationRunner, MigrationSettings};
+pub use report::{AppliedMigration, MigrationReport, Progress, RebuiltIndex, Session, TableLock};
+
+use crate::{Connection, Db, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
@@ -41,18 +53,21 @@ pub fn newest_migration() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
-/// Applies what is missing and returns the versions that were applied. Uses a connection of its own, since migrations
-/// hold a session lock: `url` must lead to PostgreSQL itself, not to a pooler in transaction mode.
-pub async fn migrate(url: &str) -> Result<Vec<i64>, StoreError> {
-    let db = Db::new(&DbConfig { max_connections: 1, ..DbConfig::new(url) })?;
-    let find_applied = || db.transact("schema.applied", |tx, _| Box::pin(applied(tx)));
-    let before = find_applied().await?;
-    let mut connection = PgConnection::connect_with(&connect_options(url)?).await?;
-    MIGRATIONS.run(&mut connection).await?;
-    connection.close().await?;
-    let after = find_applied().await?;
-    db.close().await;
-    Ok(after.into_iter().filter(|version| !before.contains(version)).collect())
+/// Applies what is missing. `url` must lead to PostgreSQL itself, not to a pooler in transaction mode. Waits are told to
+/// `progress`; see [`MigrationSettings`] for their limits.
+pub async fn migrate(
+    url: &str,
+    settings: MigrationSettings,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<MigrationReport, MigrationError> {
+    MigrationRunner::new(&MIGRATIONS, settings).run(url, progress).await
+}
+
+/// The indexes of the migrations that exist and are INVALID, by name: a build that was cut short has left them, they cost
+/// every write, and no read uses them. [`migrate()`] builds them again.
+pub async fn invalid_indexes(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+    let names: Vec<String> = MIGRATIONS.iter().flat_map(|migration| indexes::created(&migration.sql)).collect();
+    Ok(indexes::invalid(connection, &names).await?)
 }
 
 /// Checks that this program may use the schema.

@@ -12,7 +12,7 @@ use std::{
 
 use sqlx::{
     Connection, Executor, PgConnection, Postgres,
-    migrate::{MigrateError, Migrator},
+    migrate::{Migrate as _, MigrateError, Migrator},
 };
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -56,14 +56,18 @@ impl TestDatabase {
         let migrator = workspace_migrations().await.expect("the workspace's migrations can be read");
         let template = template_name(&migrator);
         let mut connection = connect_to_server(server).await;
-        let name = database_name();
         ensure_template(&mut connection, server, &template, &migrator)
             .await
             .expect("the migrations apply to an empty database");
+        Self::create_from(&mut connection, server, &template).await
+    }
+
+    async fn create_from(connection: &mut PgConnection, server: &str, template: &str) -> Self {
+        let name = database_name();
         // Shared, so that tests don't wait for one another, and nobody deletes the template meanwhile.
-        lock(&mut connection, "pg_advisory_lock_shared").await;
-        run(&mut connection, format!(r#"CREATE DATABASE "{name}" TEMPLATE "{template}""#)).await;
-        lock(&mut connection, "pg_advisory_unlock_shared").await;
+        lock(connection, "pg_advisory_lock_shared").await;
+        run(connection, format!(r#"CREATE DATABASE "{name}" TEMPLATE "{template}""#)).await;
+        lock(connection, "pg_advisory_unlock_shared").await;
         Self::named(name, server)
     }
 
@@ -88,6 +92,14 @@ impl TestDatabase {
     /// A connection, to look behind the scenes with.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.expect("the test's own database takes connections")
+    }
+
+    /// Takes the lock of the database's migrations, as a release does that migrates by sqlx's own migrator; the connection
+    /// holds it.
+    pub async fn hold_migration_lock(&self) -> PgConnection {
+        let mut connection = self.connect().await;
+        connection.lock().await.expect("nobody else migrates the test's own database");
+        connection
     }
 
     /// Deletes the database, whoever is still connected.
@@ -303,6 +315,28 @@ mod tests {
         for name in names {
             assert!(!exists(&mut server, &name).await);
         }
+    }
+
+    #[tokio::test]
+    async fn a_template_takes_migrations_that_run_outside_of_a_transaction() {
+        let folder = std::env::temp_dir().join(format!("leadmill-migrations-{}", Uuid::now_v7()));
+        std::fs::create_dir(&folder).unwrap();
+        // The digest of the migrations names the template: another one for each run of the test.
+        let table = format!("CREATE TABLE things (name text); -- {}", Uuid::now_v7());
+        let index = "-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS things_by_name ON things (name);";
+        std::fs::write(folder.join("1_things.sql"), table).unwrap();
+        std::fs::write(folder.join("2_index.sql"), index).unwrap();
+        let migrator = Migrator::new(folder.as_path()).await.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        let template = template_name(&migrator);
+        let mut server = connect_to_server(&server_url()).await;
+        ensure_template(&mut server, &server_url(), &template, &migrator).await.unwrap();
+        let copy = TestDatabase::create_from(&mut server, &server_url(), &template).await;
+        let valid = "SELECT count(*) FROM pg_index WHERE indexrelid = 'things_by_name'::regclass AND indisvalid";
+        assert_eq!(number(&mut copy.connect().await, valid).await.unwrap(), 1);
+        copy.cleanup().await;
+        run(&mut server, drop_statement(&template)).await;
     }
 
     #[tokio::test]

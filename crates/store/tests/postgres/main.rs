@@ -8,6 +8,7 @@ mod holds;
 mod intake;
 mod limits;
 mod mails;
+mod migrations;
 mod outbox;
 mod outreach;
 mod recipients;
