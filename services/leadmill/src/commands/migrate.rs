@@ -1,8 +1,14 @@
-//! `leadmill migrate`: the one that migrates.
+//! `leadmill migrate`: creates or updates the database's schema.
+
+use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::json;
 use service::config::{DatabaseConfig, Document};
-use store::schema;
+use store::{
+    Db,
+    schema::{self, AppliedMigration, MigrationError, MigrationReport, MigrationSettings, RebuiltIndex},
+};
 
 use crate::{output, settings};
 
@@ -10,53 +16,113 @@ use crate::{output, settings};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Services never migrate by themselves; they refuse a schema that is older than they need. Uses DATABASE_DIRECT_URL when it
-is set, since a transaction-mode pooler in between would break the lock that migrations hold.
+is set: the lock that keeps two migrations apart belongs to a session, which a transaction-mode pooler doesn't give.
+
+Services of the previous version may run meanwhile:
+  - A migration waits at most 2 s for a lock, since others queue up behind it. If it doesn't get it, it lets go of everything
+    and tries again, up to --max-wait. Whoever holds the lock is named.
+  - Indexes on existing tables are built concurrently: slower, but no read or write waits for them.
+  - It can be interrupted at any time and run again. An index that was left INVALID, because its build was cut short, is built
+    again by the next run; `leadmill doctor` and `leadmill migrate --check` name such indexes.
+  - Two of them at once are no problem: the second waits until the first has ended.
+For each migration it says how long it took, and how long reads or writes may have waited for its locks, at most.
 
 Examples:
-  leadmill migrate            apply what is missing; nothing happens when nothing is
-  leadmill migrate --check    change nothing; exit status 1 unless this program can use the schema")]
+  leadmill migrate                  apply what is missing; nothing happens when nothing is
+  leadmill migrate --max-wait 60    fail if a lock is not free for a minute, such as in a deployment pipeline
+  leadmill migrate --check          change nothing; exit status 1 unless this program can use the schema")]
 pub struct Args {
     /// Change nothing, only say whether this program can use the schema
     #[arg(long)]
     check: bool,
+    /// How long to wait for another migration to end, and how long to go on trying for the locks of one
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, conflicts_with = "check")]
+    max_wait: u64,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Does what was asked for.
+/// Applies what is missing, or only checks, and prints the result.
 pub async fn run(document: &Document, args: &Args) -> anyhow::Result<()> {
     if args.check {
-        settings::connect(document).await?;
-        let version = schema::newest_migration();
-        if args.json {
-            return output::json(&serde_json::json!({ "current": true, "version": version }));
-        }
-        return output::line(format_args!("the schema is current: migration {version}"));
+        return check(&settings::connect(document).await?, args.json).await;
     }
-    let applied = apply(document).await?;
+    let limit = Duration::from_secs(args.max_wait);
+    let limits = MigrationSettings { step_limit: limit, other_run_limit: limit, ..MigrationSettings::default() };
+    let report = apply(document, limits).await?;
+    let version = schema::newest_migration();
     if args.json {
-        return output::json(&serde_json::json!({ "applied": applied, "version": schema::newest_migration() }));
+        let versions: Vec<i64> = report.applied.iter().map(|migration| migration.version).collect();
+        let migrations: Vec<_> = report.applied.iter().map(applied_json).collect();
+        let rebuilt: Vec<_> = report.rebuilt.iter().map(rebuilt_json).collect();
+        return output::json(&json!({
+            "applied": versions, "migrations": migrations, "rebuilt_indexes": rebuilt, "version": version,
+        }));
     }
-    for version in &applied {
-        output::line(format_args!("applied {version}"))?;
+    for migration in &report.applied {
+        output::line(format_args!("applied {migration}"))?;
     }
-    match applied.len() {
-        0 => output::line(format_args!("nothing to do: the schema is at migration {}", schema::newest_migration())),
-        count => output::line(format_args!("{count} migrations applied")),
+    for index in &report.rebuilt {
+        output::line(format_args!("rebuilt {index}"))?;
     }
+    if report.applied.is_empty() && report.rebuilt.is_empty() {
+        return output::line(format_args!("nothing to do: the schema is at migration {version}"));
+    }
+    output::line(format_args!("the schema is at migration {version}; migrations applied: {}", report.applied.len()))
 }
 
-/// Applies what is missing and returns the versions that were applied.
-pub async fn apply(document: &Document) -> anyhow::Result<Vec<i64>> {
+async fn check(db: &Db, as_json: bool) -> anyhow::Result<()> {
+    let version = schema::newest_migration();
+    let invalid = db.transact("schema.invalid_indexes", |tx, _| Box::pin(schema::invalid_indexes(tx))).await?;
+    if as_json {
+        return output::json(&json!({ "current": true, "version": version, "invalid_indexes": invalid }));
+    }
+    output::line(format_args!("the schema is current: migration {version}"))?;
+    for index in invalid {
+        output::line(format_args!("index {index} is INVALID: no query uses it; `leadmill migrate` builds it again"))?;
+    }
+    Ok(())
+}
+
+fn applied_json(migration: &AppliedMigration) -> serde_json::Value {
+    json!({
+        "version": migration.version,
+        "description": migration.description,
+        "concurrently": migration.concurrently,
+        "duration_ms": milliseconds(migration.duration),
+        "tries": migration.tries,
+        "longest_lock_ms": milliseconds(migration.longest_lock),
+        "locks": migration.locks,
+    })
+}
+
+fn rebuilt_json(index: &RebuiltIndex) -> serde_json::Value {
+    json!({ "name": index.name, "duration_ms": milliseconds(index.duration) })
+}
+
+/// Milliseconds to a tenth of one.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+/// Applies what is missing and says on standard error what it waits for.
+pub async fn apply(document: &Document, limits: MigrationSettings) -> anyhow::Result<MigrationReport> {
     let config: DatabaseConfig = document.section("database")?;
     // Before a connection is made: a URL that isn't one is wrong configuration.
     settings::database(document)?;
     let url = config.direct_url();
     let endpoint = url.endpoint();
-    schema::migrate(url.expose()).await.with_context(|| {
-        format!(
-            "migrating {endpoint}: is PostgreSQL there, does the database exist, and may the account create tables?"
-        )
+    let result =
+        schema::migrate(url.expose(), limits, &mut |progress| output::note(output::printable(&progress.to_string())))
+            .await;
+    let needs_connection = matches!(result, Err(MigrationError::Connect(_) | MigrationError::Failed { .. }));
+    result.with_context(|| {
+        let hint = if needs_connection {
+            ": is PostgreSQL there, does the database exist, and may the account create tables?"
+        } else {
+            ""
+        };
+        format!("migrating {endpoint}{hint}")
     })
 }

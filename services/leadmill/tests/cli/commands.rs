@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, finish, mode, stderr};
 use serde_json::json;
-use test_support::postgres::TestDatabase;
+use test_support::postgres::{TestDatabase, execute};
 
 const CREATORS: &str = "\
 network,handle,full name,email,followers,bio,country
@@ -24,9 +24,44 @@ async fn migrating_tells_what_was_applied_and_does_nothing_the_second_time() {
     let applied = first["applied"].as_array().unwrap();
     assert!(applied.len() >= 5, "{first}");
     assert_eq!(applied.last(), Some(&first["version"]));
+    let migrations = first["migrations"].as_array().unwrap();
+    assert_eq!(migrations.len(), applied.len(), "{first}");
+    for (migration, version) in migrations.iter().zip(applied) {
+        assert_eq!(&migration["version"], version, "{migration}");
+        assert!(migration["duration_ms"].as_f64().unwrap() > 0.0, "{migration}");
+        assert!(migration["longest_lock_ms"].is_number() && migration["locks"].is_array(), "{migration}");
+    }
     assert_eq!(bench.json(&["migrate"]).await["applied"], json!([]));
     assert!(bench.succeed(&["migrate"]).await.starts_with("nothing to do"));
     bench.succeed(&["migrate", "--check"]).await;
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn an_index_that_was_left_invalid_is_named_and_built_again() {
+    let bench = Bench::new().await;
+    let invalidate = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outreach_due'::regclass";
+    execute(&mut bench.database.connect().await, invalidate).await.unwrap();
+    let report = bench.json(&["doctor"]).await;
+    let schema = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "schema").unwrap();
+    assert_eq!(schema["state"], "warning", "{report}");
+    assert!(schema["found"].as_str().unwrap().contains("outreach_due"), "{schema}");
+    assert!(schema["advice"].as_str().unwrap().contains("leadmill migrate"), "{schema}");
+    assert_eq!(bench.json(&["migrate", "--check"]).await["invalid_indexes"], json!(["outreach_due"]));
+
+    let said = bench.succeed(&["migrate"]).await;
+    assert!(said.starts_with("rebuilt index outreach_due in "), "{said}");
+    assert_eq!(bench.json(&["migrate", "--check"]).await["invalid_indexes"], json!([]));
+    bench.cleanup().await;
+}
+
+#[tokio::test]
+async fn a_migration_says_who_holds_the_lock_of_another_one() {
+    let bench = Bench::on(TestDatabase::create_empty().await).await;
+    let holder = bench.database.hold_migration_lock().await;
+    let said = bench.fail(1, &["migrate", "--max-wait", "0"]).await;
+    assert!(said.contains("another migration") && said.contains("pg_terminate_backend"), "{said}");
+    drop(holder);
     bench.cleanup().await;
 }
 

@@ -8,7 +8,7 @@ use domain::id::ProgramId;
 use domain::legal::Basis;
 use domain::program::{ProgramSettings, Slug};
 use service::config::{DatabaseConfig, Document};
-use store::{Db, api_keys, programs, server};
+use store::{Db, api_keys, programs, schema::MigrationSettings, server};
 use tempfile::TempDir;
 use uuid::Uuid;
 use vault::MasterKey;
@@ -104,7 +104,7 @@ impl Place {
         let overrides: Vec<Override> =
             settings.iter().map(|(key, value)| ("`leadmill bench`", *key, value.clone())).collect();
         let document = settings::load(bench.file, &overrides)?;
-        migrate::apply(&document).await?;
+        migrate::apply(&document, MigrationSettings::default()).await?;
         let broker = settings::broker(&document)?;
         let endpoint = document.section::<service::config::AmqpConfig>("amqp")?.url.endpoint().to_owned();
         Admin::new(broker).declare_topology().await.with_context(|| {

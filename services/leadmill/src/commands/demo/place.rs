@@ -9,7 +9,7 @@ use anyhow::Context;
 use broker::Admin;
 use service::config::{AmqpConfig, DatabaseConfig, Document, RuntimeConfig, VaultConfig};
 use sha2::{Digest, Sha256};
-use store::{programs, server};
+use store::{programs, schema::MigrationSettings, server};
 use vault::MasterKey;
 
 use crate::commands::{is_default, keys, migrate, quiet};
@@ -86,7 +86,7 @@ impl Place {
         }
         let document = settings::load(file, &overrides)?;
         runtime.block_on(async {
-            migrate::apply(&document).await?;
+            migrate::apply(&document, MigrationSettings::default()).await?;
             declare_queues(&document).await
         })?;
         Ok(Self { document, database: endpoint, key_told, is_sibling: sibling.is_some(), key_file, own_queues })

@@ -73,12 +73,26 @@ async fn database(document: &Document, vault: Option<Vault>) -> Vec<Check> {
     let mut checks = vec![postgresql(endpoint, &facts)];
     match schema::check(&db).await {
         Ok(()) => {
-            checks.push(Check::ok("schema", format!("migration {}", schema::newest_migration())));
+            checks.push(current_schema(&db).await);
             checks.extend(stored_programs(&db, vault).await);
         }
         Err(error) => checks.push(Check::missing("schema", error.to_string(), "leadmill migrate")),
     }
     checks
+}
+
+/// A schema that can be used, with the indexes that no query uses.
+async fn current_schema(db: &Db) -> Check {
+    let found = format!("migration {}", schema::newest_migration());
+    match db.transact("schema.invalid_indexes", |tx, _| Box::pin(schema::invalid_indexes(tx))).await {
+        Ok(invalid) if invalid.is_empty() => Check::ok("schema", found),
+        Ok(invalid) => Check::warning(
+            "schema",
+            format!("{found}; INVALID indexes, which slow writes down and help no query: {}", invalid.join(", ")),
+            "leadmill migrate builds them again; services can run meanwhile",
+        ),
+        Err(error) => Check::warning("schema", format!("{found}; {}", chain(&error)), "look into the database's log"),
+    }
 }
 
 fn postgresql(endpoint: &str, facts: &server::Facts) -> Check {
