@@ -1,19 +1,32 @@
 #!/usr/bin/env bash
-# Migrations are append-only: a database that has applied one will never see its new text.
+# Migrations are append-only: a database that has applied one will never see its new text. And services run while they are
+# applied, so they must not lock a table for as long as it is large.
 #
-#   deploy/check-migrations.sh            fails if a recorded migration changed, is gone, or a new one isn't recorded
+#   deploy/check-migrations.sh            fails if a recorded migration changed, is gone, or a new one isn't recorded, or breaks
+#                                         a rule of deploy/migration-rules.awk
 #   deploy/check-migrations.sh --record   adds new migrations to migrations/checksums.txt; never changes a line
+#   ... --dir FOLDER                      the migrations in another folder, for deploy/check-migrations-test.sh
 #
 # migrations/checksums.txt makes that checkable in a shallow clone. Where the default branch is at hand, its lines must
 # all be there too, so that a migration can't be edited together with its checksum.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../migrations"
+deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+mode=check
+folder=$deploy/../migrations
+while (($#)); do
+  case $1 in
+    --record) mode=record ;;
+    --dir) folder=${2:?--dir needs a folder}; shift ;;
+    *) echo "usage: deploy/check-migrations.sh [--record] [--dir FOLDER]" >&2; exit 2 ;;
+  esac
+  shift
+done
+cd "$folder"
 
 recorded=checksums.txt
-case ${1:-check} in
-  check | --record) ;;
-  *) echo "usage: deploy/check-migrations.sh [--record]" >&2; exit 2 ;;
-esac
+# The last migration from before there were rules about locks.
+before_rules=20261123000300
 
 failed=0
 complain() {
@@ -22,6 +35,15 @@ complain() {
 }
 
 touch "$recorded"
+status=0
+complaints=$(LC_ALL=C awk -v since="$before_rules" -f "$deploy/migration-rules.awk" ./*.sql) || status=$?
+((status < 2)) || exit "$status"
+while IFS= read -r complaint; do
+  [[ -z $complaint ]] || complain "$complaint"
+done <<<"$complaints"
+# What is recorded can't be changed any more.
+[[ $mode == check ]] || ((failed == 0)) || exit 1
+
 last=
 while read -r checksum name; do
   last=$name
@@ -38,7 +60,7 @@ for name in *.sql; do
     complain "$name isn't named YYYYMMDDHHMMSS_name.sql"
   elif [[ $name < $last ]]; then
     complain "$name would run before $last, which databases have applied: give it a later time"
-  elif [[ ${1:-} == --record ]]; then
+  elif [[ $mode == record ]]; then
     printf '%s  %s\n' "$(sha256sum <"$name" | cut -d' ' -f1)" "$name" >>"$recorded"
     last=$name
   else
@@ -55,4 +77,4 @@ for branch in origin/HEAD origin/main main; do
 done
 
 ((failed == 0)) || exit 1
-echo "migrations: $(wc -l <"$recorded") recorded and unchanged"
+echo "migrations: $(wc -l <"$recorded") recorded and unchanged; the new ones keep the rules about locks"

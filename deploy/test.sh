@@ -17,8 +17,9 @@ format() { # rustfmt, as rustfmt.toml has it
   cargo fmt --all --check
 }
 
-migrations() { # append-only
+migrations() { # append-only, and short on locks
   deploy/check-migrations.sh
+  deploy/check-migrations-test.sh
 }
 
 patches() { # the mutations of `make mutations` still fit the code that they mutate

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# Shows that deploy/check-migrations.sh takes good migrations and refuses each kind of bad one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+version=20270101000000
+failed=0
+count=0
+
+# Runs the check over an old table and the migration that stands on standard input; prints what it says.
+run_check() {
+  rm -f "$folder"/*
+  printf 'CREATE TABLE things (name text);\nCREATE INDEX things_by_name ON things (name);\n' >"$folder/20261101000000_things.sql"
+  cat >"$folder/${version}_sample.sql"
+  deploy/check-migrations.sh --record --dir "$folder" 2>&1 && deploy/check-migrations.sh --dir "$folder" 2>&1
+}
+
+good() { # WHAT, the migration on standard input
+  local said
+  count=$((count + 1))
+  said=$(run_check) || { echo "refused, though it is good: $1: $said" >&2; failed=1; }
+}
+
+bad() { # WHAT, a part of what the complaint must say, the migration on standard input
+  local said
+  count=$((count + 1))
+  if said=$(run_check); then
+    echo "taken, though it is bad: $1" >&2
+    failed=1
+  elif [[ $said != *"${version}_sample.sql: "*"$2"* ]]; then
+    echo "refused, but doesn't name the file and \`$2\`: $1: $said" >&2
+    failed=1
+  fi
+}
+
+good "a new table with its indexes and constraints" <<'SQL'
+-- A comment; with a semicolon, LOCK TABLE and 'quotes'.
+CREATE TABLE IF NOT EXISTS parts (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL CHECK (name <> ''));
+CREATE UNIQUE INDEX parts_by_name ON parts (name) WHERE name <> 'a; LOCK TABLE b';
+ALTER TABLE parts ADD CONSTRAINT short CHECK (length(name) < 9), ALTER COLUMN name SET NOT NULL;
+SQL
+good "columns that cost nothing" <<'SQL'
+ALTER TABLE things ADD COLUMN colour text, ADD COLUMN size numeric(5, 2) NOT NULL DEFAULT 0::numeric(5, 2),
+    ADD COLUMN seen timestamptz DEFAULT now();
+ALTER TABLE public.things ADD COLUMN owner uuid REFERENCES owners (id);
+ALTER TABLE things ADD COLUMN marks jsonb NOT NULL DEFAULT '{"a": "lock_b(c)"}'::jsonb;
+SQL
+good "constraints that are validated later, or built before" <<'SQL'
+ALTER TABLE things ADD CONSTRAINT named CHECK (name IN ('a', 'b')) NOT VALID;
+ALTER TABLE things ADD FOREIGN KEY (owner) REFERENCES owners (id) NOT VALID;
+ALTER TABLE things ADD CONSTRAINT things_pkey PRIMARY KEY USING INDEX things_by_id;
+SQL
+good "a validation alone" <<'SQL'
+-- why
+ALTER TABLE things VALIDATE CONSTRAINT named;
+SQL
+good "a concurrent index" <<'SQL'
+-- no-transaction
+-- Why; and for whom.
+CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS things_by_colour ON things (colour) WHERE colour <> '';
+SQL
+good "a concurrent drop" <<'SQL'
+-- no-transaction
+DROP INDEX CONCURRENTLY IF EXISTS things_by_name;
+SQL
+
+bad "an index on an existing table" "CREATE INDEX CONCURRENTLY" <<'SQL'
+CREATE INDEX things_by_colour ON things (colour);
+SQL
+bad "an index without a name" "CREATE INDEX CONCURRENTLY" <<'SQL'
+create unique index on only public.things(colour);
+SQL
+bad "an index in a block of code" "CREATE INDEX CONCURRENTLY" <<'SQL'
+DO $$ BEGIN CREATE INDEX things_by_colour ON things (colour); END $$;
+SQL
+bad "a concurrent index in a transaction" "make \`-- no-transaction\` its first line" <<'SQL'
+CREATE INDEX CONCURRENTLY IF NOT EXISTS things_by_colour ON things (colour);
+SQL
+bad "two concurrent statements" "a file of its own" <<'SQL'
+-- no-transaction
+CREATE INDEX CONCURRENTLY IF NOT EXISTS things_by_colour ON things (colour);
+DROP INDEX CONCURRENTLY IF EXISTS things_by_name;
+SQL
+bad "a concurrent index that can't be built again" "IF NOT EXISTS" <<'SQL'
+-- no-transaction
+CREATE INDEX CONCURRENTLY things_by_colour ON things (colour);
+SQL
+bad "something else outside of a transaction" "exactly one" <<'SQL'
+-- no-transaction
+UPDATE things SET colour = 'red';
+SQL
+bad "a check that is validated at once" "NOT VALID" <<'SQL'
+ALTER TABLE things ADD COLUMN size integer, ADD CONSTRAINT sized CHECK (size IN (1, 2));
+SQL
+bad "a foreign key that is validated at once" "NOT VALID" <<'SQL'
+ALTER TABLE ONLY things ADD FOREIGN KEY (owner) REFERENCES owners (id);
+SQL
+bad "a primary key that builds its index" "USING INDEX" <<'SQL'
+ALTER TABLE things DROP CONSTRAINT things_pkey, ADD PRIMARY KEY (id);
+SQL
+bad "another type" "changes the type" <<'SQL'
+ALTER TABLE things ALTER COLUMN name SET DATA TYPE varchar(10);
+SQL
+bad "another type, briefly" "changes the type" <<'SQL'
+ALTER TABLE IF EXISTS things ALTER name TYPE varchar(10);
+SQL
+bad "SET NOT NULL" "IS NOT NULL) NOT VALID" <<'SQL'
+ALTER TABLE things ALTER COLUMN name SET NOT NULL;
+SQL
+bad "LOCK TABLE" "LOCK TABLE" <<'SQL'
+LOCK TABLE things IN SHARE MODE;
+SQL
+bad "a default that differs from row to row" "gen_random_uuid()" <<'SQL'
+ALTER TABLE things ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid();
+SQL
+bad "a generated column" "generated column" <<'SQL'
+ALTER TABLE things ADD COLUMN size integer GENERATED ALWAYS AS (length(name)) STORED;
+SQL
+bad "an identity" "generated column" <<'SQL'
+ALTER TABLE things ADD id bigint GENERATED BY DEFAULT AS IDENTITY;
+SQL
+bad "a serial" "serial column" <<'SQL'
+ALTER TABLE things ADD COLUMN IF NOT EXISTS id bigserial;
+SQL
+bad "a column with a check" "NOT VALID" <<'SQL'
+ALTER TABLE things ADD COLUMN size integer CHECK (size > 0);
+SQL
+bad "a column that must not be null, without a default" "DEFAULT" <<'SQL'
+ALTER TABLE things ADD COLUMN size integer NOT NULL;
+SQL
+bad "a validation beside something else" "a file of its own" <<'SQL'
+ALTER TABLE things ADD COLUMN size integer;
+ALTER TABLE things VALIDATE CONSTRAINT named;
+SQL
+bad "a timeout of its own" "remove it" <<'SQL'
+SET LOCAL lock_timeout = '1min';
+ALTER TABLE things ADD COLUMN size integer;
+SQL
+bad "a timeout of its own by a function" "remove it" <<'SQL'
+SELECT set_config('statement_timeout', '0', true);
+SQL
+
+# Append-only.
+run_check >/dev/null <<<'CREATE TABLE parts (name text);'
+echo 'SELECT 1;' >>"$folder/${version}_sample.sql"
+count=$((count + 1))
+if said=$(deploy/check-migrations.sh --dir "$folder" 2>&1) || [[ $said != *"was changed"* ]]; then
+  echo "a recorded migration was changed, and the check says: $said" >&2
+  failed=1
+fi
+
+((failed == 0)) || exit 1
+echo "check-migrations: $count samples were judged rightly"
