@@ -53,8 +53,8 @@ pub fn newest_migration() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
-/// Applies what is missing. `url` must lead to PostgreSQL itself, not to a pooler in transaction mode. Waits are told to
-/// `progress`; see [`MigrationSettings`] for their limits.
+/// Applies what is missing. `url` must lead to PostgreSQL itself, not to a pooler in transaction mode. Waits are reported
+/// to `progress`; see [`MigrationSettings`] for their limits.
 pub async fn migrate(
     url: &str,
     settings: MigrationSettings,

@@ -338,7 +338,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Runs a concurrent statement, and tells whom it waits for.
+    /// Runs a concurrent statement, and reports whom it waits for.
     async fn execute(&mut self, statement: &str, step: &str) -> Result<(), Obstacle> {
         let progress = &mut *self.progress;
         let mut report = |sessions: &[Session]| {

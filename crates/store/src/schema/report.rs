@@ -1,4 +1,4 @@
-//! What a migration run tells while it goes on, and in the end.
+//! What a migration run reports while it goes on, and in the end.
 
 use std::{fmt, time::Duration};
 
@@ -118,7 +118,7 @@ pub struct MigrationReport {
 /// What a migration run is doing, for somebody who watches it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
-    /// Another run holds the migration lock; told at once and every ten seconds.
+    /// Another run holds the migration lock; reported at once and every ten seconds.
     WaitingForMigration {
         /// Who holds it, unless it was released meanwhile.
         holder: Option<Session>,

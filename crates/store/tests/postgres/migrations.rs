@@ -70,8 +70,8 @@ async fn start(database: &TestDatabase, files: &[(i64, &str)], settings: Migrati
     let (url, migrator) = (database.url().to_owned(), Arc::new(samples(files).await));
     let (sender, progress) = unbounded_channel();
     let result = tokio::spawn(async move {
-        let mut tell = |progress| drop(sender.send(progress));
-        MigrationRunner::new(&migrator, settings).run(&url, &mut tell).await
+        let mut report = |progress| drop(sender.send(progress));
+        MigrationRunner::new(&migrator, settings).run(&url, &mut report).await
     });
     Running { result, progress }
 }
