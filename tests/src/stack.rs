@@ -15,7 +15,7 @@ use domain::{
 use sqlx::{PgConnection, Row as _};
 use store::{Db, DbConfig, api_keys, programs};
 use tempfile::TempDir;
-use test_support::{amqp::AmqpNamespace, postgres::TestDatabase};
+use test_support::{amqp::AmqpNamespace, postgres::TestDatabase, transitions};
 use vault::{MasterKey, Vault};
 
 use crate::{
@@ -74,6 +74,7 @@ impl Stack {
 
     async fn with_program(self, settings: &ProgramSettings) -> Self {
         let mut stack = self;
+        transitions::enforce(&mut stack.connect().await).await;
         let db = stack.db();
         let vault = stack.vault();
         let slug: Slug = PROGRAM.parse().expect("a short name");

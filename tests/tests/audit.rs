@@ -7,6 +7,7 @@ use leadmill_tests::{
     wait::PATIENCE,
 };
 use sqlx::{Connection as _, Executor as _};
+use test_support::transitions;
 
 /// Ways to break the database, each with the rule that must notice.
 const DAMAGE: &[(&str, &str)] = &[
@@ -53,6 +54,7 @@ async fn every_rule_of_the_audit_notices_when_it_is_broken() {
     drop(fleet);
 
     let mut connection = stack.connect().await;
+    transitions::allow_all(&mut connection).await;
     for (damage, rule) in DAMAGE {
         let mut transaction = connection.begin().await.expect("a transaction");
         transaction.execute(*damage).await.unwrap_or_else(|error| panic!("{damage}: {error}"));

@@ -11,6 +11,7 @@
 //! - [`profiles`]: made-up profiles, leads and programs;
 //! - [`proxy::TcpProxy`]: stands between a client and any server, and cuts, freezes or delays;
 //! - [`smtp::FakeSmtp`]: an SMTP server that follows a script;
+//! - [`transitions`]: holds every change of a mail's state against the life cycle in `domain`;
 //! - [`witness`]: writes down which tests talked to real servers.
 
 pub mod amqp;
@@ -20,4 +21,5 @@ pub mod postgres;
 pub mod profiles;
 pub mod proxy;
 pub mod smtp;
+pub mod transitions;
 pub mod witness;

@@ -25,7 +25,7 @@ use store::{
     runs::{self, RunKind},
     suppressions,
 };
-use test_support::postgres::TestDatabase;
+use test_support::{postgres::TestDatabase, transitions};
 use time::{OffsetDateTime, macros::datetime};
 use vault::{MasterKey, Vault};
 
@@ -42,6 +42,7 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let database = TestDatabase::create().await;
+        transitions::enforce(&mut database.connect().await).await;
         let db = Db::new(&DbConfig::new(database.url())).unwrap();
         let vault = Vault::new(MasterKey::generate(), vec![]);
         let program = programs::create(&db, &vault, &"acme".parse().unwrap(), &settings(), NOW).await.unwrap();

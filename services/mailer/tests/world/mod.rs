@@ -31,7 +31,7 @@ use store::{
     programs::{self, Directory, OpenProgram},
     runs::{self, RunKind},
 };
-use test_support::{amqp::AmqpNamespace, postgres::TestDatabase, smtp::FakeSmtp};
+use test_support::{amqp::AmqpNamespace, postgres::TestDatabase, smtp::FakeSmtp, transitions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vault::{MasterKey, Vault};
@@ -142,6 +142,7 @@ impl World {
 
     pub async fn with(settings: ProgramSettings) -> Self {
         let (database, amqp) = tokio::join!(TestDatabase::create(), AmqpNamespace::new());
+        transitions::enforce(&mut database.connect().await).await;
         let db = Db::new(&DbConfig::new(database.url())).unwrap();
         let vault = Vault::new(MasterKey::generate(), Vec::new());
         let slug: Slug = "acme".parse().unwrap();
