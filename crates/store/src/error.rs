@@ -1,5 +1,7 @@
 //! What can go wrong with the database.
 
+mod sqlstate;
+
 use std::{sync::Arc, time::Duration};
 
 use vault::VaultError;
@@ -67,7 +69,8 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the same work may succeed a moment later: the server is away, starting, stopping, read-only or full of
-    /// connections, or another transaction was in the way. Everything else is a defect of the data or of the program.
+    /// connections, it ended the transaction by one of its timeouts, or another transaction was in the way. Everything else
+    /// is a defect of the data or of the program. `error/sqlstate.rs` lists PostgreSQL's codes with reasons.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transaction { source, .. } => source.is_transient(),
@@ -161,15 +164,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        sqlx::Error::Database(_) => {
-            // Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html: connection exception, insufficient
-            // resources, operator intervention, system error; then: serialization failure, deadlock, lock not
-            // available, read-only transaction.
-            code(error).is_some_and(|code| {
-                ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                    || ["40001", "40P01", "55P03", "25006"].contains(&code.as_str())
-            })
-        }
+        sqlx::Error::Database(_) => code(error).is_some_and(|code| sqlstate::is_transient(&code)),
         _ => false,
     }
 }

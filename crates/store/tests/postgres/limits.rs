@@ -42,6 +42,29 @@ async fn a_statement_that_takes_too_long_is_ended_by_postgresql_and_may_be_tried
 }
 
 #[tokio::test]
+async fn a_transaction_that_was_idle_for_too_long_is_ended_by_postgresql_and_may_be_tried_again() {
+    let database = TestDatabase::create_empty().await;
+    let db = impatient(database.url());
+    let mut witness = database.connect().await;
+    let witness = tokio::sync::Mutex::new(&mut witness);
+    let work = db.transact("test", |tx, _| {
+        let witness = &witness;
+        Box::pin(async move {
+            let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await?;
+            let alive = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {own}");
+            while test_support::postgres::number(&mut **witness.lock().await, &alive).await? > 0 {}
+            sqlx::query("SELECT 1").execute(tx).await?;
+            Ok(())
+        })
+    });
+    let error = work.await.unwrap_err();
+    assert!(format!("{error:?}").contains("25P03"), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
+    run(&db, "SELECT 1").await.unwrap();
+    database.cleanup().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_dies_without_a_word_is_given_up_and_replaced() {
     let database = TestDatabase::create_empty().await;
     let server = url_authority(database.url());
