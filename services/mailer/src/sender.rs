@@ -142,7 +142,7 @@ impl Sender {
             parts.db.clone(),
             parts.outbox.clone(),
             Arc::clone(&parts.clock),
-            lease_seconds(parts.config.smtp.data_phase() + parts.config.lease_slack),
+            data_lease_seconds(&parts.config),
         );
         let outcomes = opentelemetry::global::meter("leadmill")
             .u64_counter("leadmill.mailer.mails")
@@ -188,6 +188,12 @@ impl Sender {
                 lease_seconds(config.smtp.connect_phase() + config.lease_slack)
             }
         }
+    }
+
+    /// How long a mail may be under lease, at most, from any moment on.
+    fn longest_lease(&self) -> Duration {
+        let seconds = self.lease_seconds().max(data_lease_seconds(&self.inner.parts.config));
+        Duration::from_secs(seconds.unsigned_abs().into())
     }
 
     /// Says that rows were queued.
@@ -247,6 +253,11 @@ fn compose(composer: &Composer, clock: &dyn Clock, job: &Job) -> Result<Composed
         unsubscribe_token: &token,
         now: clock.now(),
     })
+}
+
+/// How long a mail may stay in the data phase, in seconds.
+fn data_lease_seconds(config: &MailerConfig) -> i32 {
+    lease_seconds(config.smtp.data_phase() + config.lease_slack)
 }
 
 fn lease_seconds(lease: Duration) -> i32 {

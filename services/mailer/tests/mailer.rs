@@ -407,3 +407,48 @@ async fn a_mailer_with_nothing_to_send_sees_by_itself_that_the_server_is_back() 
     mailer.stop().await;
     world.cleanup().await;
 }
+
+/// Makes the first `times` settlements as `sent` fail with this SQLSTATE.
+async fn fail_settlements(world: &World, times: u32, code: &str) {
+    for statement in [
+        "CREATE SEQUENCE test_failures".to_owned(),
+        format!(
+            "CREATE FUNCTION test_fail() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF nextval('test_failures') <= {times} THEN
+                     RAISE EXCEPTION 'made to fail' USING ERRCODE = '{code}';
+                 END IF;
+                 RETURN NEW;
+             END $$"
+        ),
+        "CREATE TRIGGER test_fail BEFORE UPDATE ON outreach FOR EACH ROW WHEN (NEW.state = 'sent')
+             EXECUTE FUNCTION test_fail()"
+            .to_owned(),
+    ] {
+        world.execute(&statement).await;
+    }
+}
+
+async fn a_known_result_survives(times: u32, code: &str) {
+    let world = World::new().await;
+    fail_settlements(&world, times, code).await;
+    let server = FakeSmtp::start().await;
+    let replica = world.start_smtp(&server, &[]);
+    world.enrich(&[creator("ann")]).await;
+    world.wait_for_states("sent=1").await;
+    replica.stop().await;
+    assert_eq!(world.text("SELECT last_value::text FROM test_failures").await, (times + 1).to_string());
+    assert_eq!(server.messages().len(), 1);
+    assert_eq!(world.text("SELECT count(*)::text FROM enriched_leads WHERE sent AND contacted").await, "1");
+    world.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_mail_server_said_survives_a_transaction_that_postgresql_ended_as_idle() {
+    a_known_result_survives(1, "25P03").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_mail_server_said_survives_an_error_that_is_no_outage() {
+    a_known_result_survives(2, "P0001").await;
+}

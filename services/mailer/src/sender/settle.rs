@@ -5,6 +5,7 @@ use std::time::Duration;
 use domain::event::TraceContext;
 use retry::Policy;
 use store::outreach::settle::{Outcome, Settlement};
+use tokio::time::Instant;
 use vault::Column;
 
 use super::{Job, Sender};
@@ -25,6 +26,9 @@ pub(super) struct Pauses {
     /// Until the server may be asked again at all.
     pub(super) gate: Duration,
 }
+
+/// Between two tries to settle a mail after an error that a repetition alone doesn't mend.
+const AFTER_DEFECT: Policy = Policy { initial: Duration::from_millis(500), max: Duration::from_secs(15) };
 
 /// The longest exponent of the backoff, so that it can't overflow.
 const MAX_DOUBLINGS: i32 = 20;
@@ -89,8 +93,14 @@ impl Sender {
         self.settle_until_known(settlement, job.trace.clone()).await;
     }
 
+    /// While the database is away, it is waited for. Any other error is a defect, which may lie in what surrounds the row
+    /// and be mended: what a mail server has said about a mail is tried again, ever more seldom, until the mail's lease is
+    /// certainly over. Where nothing has gone out, the end of the lease puts it right.
     pub(super) async fn settle_until_known(&self, settlement: Settlement, trace: TraceContext) {
         let mut waits = Policy::OUTAGE.start();
+        let mut after_defect = AFTER_DEFECT.start();
+        let lease_over = Instant::now() + self.longest_lease();
+        let reached_server = reached_server(&settlement.outcome);
         loop {
             match self.inner.committer.settle(settlement.clone(), trace.clone()).await {
                 Ok(true) => return,
@@ -100,12 +110,26 @@ impl Sender {
                 }
                 Err(error) if error.is_transient() => waits.pause().await,
                 Err(error) => {
-                    let error = error.as_ref() as &dyn std::error::Error;
-                    tracing::error!(outreach.id = %settlement.id, error, "a mail could not be settled");
-                    return;
+                    let gives_up = !reached_server || Instant::now() >= lease_over;
+                    if gives_up || after_defect.is_news() {
+                        let error = error.as_ref() as &dyn std::error::Error;
+                        tracing::error!(outreach.id = %settlement.id, error, gives_up, "a mail could not be settled");
+                    }
+                    if gives_up {
+                        return;
+                    }
+                    after_defect.pause().await;
                 }
             }
         }
+    }
+}
+
+/// Whether a mail was offered to a server: then only who offered it knows what came of it.
+const fn reached_server(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Sent | Outcome::Deferred { .. } | Outcome::Failed { .. } | Outcome::Uncertain { .. } => true,
+        Outcome::Captured(_) | Outcome::Returned { .. } | Outcome::Held { .. } => false,
     }
 }
 
