@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Consumer ─► prepare (concurrent) ─► shelf ─► apply + COMMIT (in batches) ─► ack ─► committed
-//!                 │ RetryLater, panic             │ failed: split down to single messages
+//!                 │ RetryLater, InProgress, panic │ failed: split down to single messages
 //!                 ├──────────► put off: outbox row with a due time, COMMIT ─► ack
 //!                 │ Reject, undecodable, tried or delivered too often
 //!                 └──────────► dead letter, confirmed ─► ack
@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    aside::{Buried, PutOff, bury, next_attempt, put_off},
+    aside::{Buried, PutOff, bury, put_off, retry_as},
     commit::{Committed, commit},
     item::{Item, Verdict},
     prepare::prepare,
@@ -308,6 +308,10 @@ impl<S: Stage> Work<S> {
                 self.in_hand -= 1;
             }
             Verdict::Later(item, after, reason) => self.put_off(item, after, reason),
+            Verdict::InProgress(item, after, reason) => {
+                let attempt = item.attempt();
+                self.schedule_retry(item, attempt, after, reason);
+            }
             Verdict::Failed(item, reason) => self.fail(item, reason),
             Verdict::Dead(item, reason) => self.bury(item, reason),
             Verdict::Left(item) => {
@@ -338,7 +342,11 @@ impl<S: Stage> Work<S> {
             let times = if tries == 1 { "time" } else { "times" };
             return self.bury(item, format!("tried {tries} {times}, at last: {reason}"));
         }
-        let Some(retry) = next_attempt(&item, after) else { return self.bury(item, reason) };
+        self.schedule_retry(item, tries, after, reason);
+    }
+
+    fn schedule_retry(&mut self, item: Item, attempt: u32, after: Duration, reason: String) {
+        let Some(retry) = retry_as(&item, attempt, after) else { return self.bury(item, reason) };
         tracing::info!(parent: item.span(), reason, after_ms = after.as_millis() as u64, "will be tried again");
         self.over(&item);
         self.to_put_off.push((item, retry));

@@ -60,6 +60,13 @@ pub enum Outcome<T> {
         /// Why; ids only, nothing personal.
         reason: String,
     },
+    /// Somebody else is at work on the same: look again after this time, with nothing counted, since nothing failed.
+    InProgress {
+        /// How long to wait.
+        after: Duration,
+        /// Who or what; ids only, nothing personal.
+        reason: String,
+    },
     /// It can't be handled, now or later: a dead letter.
     Reject {
         /// Why; ids only, nothing personal.

@@ -19,11 +19,11 @@ pub(super) type PutOff = (Item, (Outgoing, Duration));
 /// A delivery that is given up, as what.
 pub(super) type Buried = (Item, DeadLetter);
 
-/// The retry of an event: the same id, one more attempt, and only to the queue that it came from. `None` if it can't be
+/// The retry of an event: the same id, as this attempt, and only to the queue that it came from. `None` if it can't be
 /// read; such a one is buried.
-pub(super) fn next_attempt(item: &Item, after: Duration) -> Option<(Outgoing, Duration)> {
+pub(super) fn retry_as(item: &Item, attempt: u32, after: Duration) -> Option<(Outgoing, Duration)> {
     let mut envelope = item.envelope()?.clone();
-    envelope.attempt = envelope.attempt.saturating_add(1);
+    envelope.attempt = attempt;
     Some((Outgoing { envelope, route: Route::Queue(item.queue()), trace: item.trace() }, after))
 }
 

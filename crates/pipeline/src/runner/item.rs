@@ -29,6 +29,8 @@ pub(super) enum Verdict<T> {
     Apply(Item, T),
     Done(Item, &'static str),
     Later(Item, Duration, String),
+    /// The same later, with no attempt counted.
+    InProgress(Item, Duration, String),
     Failed(Item, String),
     Dead(Item, String),
     /// Not finished before the shutdown; goes back to the queue.

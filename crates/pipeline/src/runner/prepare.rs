@@ -32,6 +32,7 @@ pub(super) async fn prepare<S: Stage>(context: Arc<Context<S>>, item: Item) -> V
             Ok(Outcome::Apply(prepared)) => Verdict::Apply(item, prepared),
             Ok(Outcome::Done(result)) => Verdict::Done(item, result),
             Ok(Outcome::RetryLater { after, reason }) => Verdict::Later(item, after, reason),
+            Ok(Outcome::InProgress { after, reason }) => Verdict::InProgress(item, after, reason),
             Ok(Outcome::Reject { reason }) => Verdict::Dead(item, reason),
             Ok(Outcome::Failed(error)) if error.is_transient() => {
                 context.health.missing(Part::Database, &chain(&*error));

@@ -180,6 +180,7 @@ pub enum Plan {
         gate: Arc<Semaphore>,
     },
     Later(Duration),
+    InProgress(Duration),
     Reject(&'static str),
     PanicInPrepare,
     PanicInApply,
@@ -208,6 +209,9 @@ impl Stage for Plans {
         let plan = (self.0)(envelope);
         match &plan {
             Plan::Later(after) => return Outcome::RetryLater { after: *after, reason: "not yet".to_owned() },
+            Plan::InProgress(after) => {
+                return Outcome::InProgress { after: *after, reason: "another has it".to_owned() };
+            }
             Plan::Reject(reason) => return Outcome::Reject { reason: (*reason).to_owned() },
             Plan::PanicInPrepare => panic!("planned"),
             Plan::WriteBehind(gate) => gate.acquire().await.unwrap().forget(),

@@ -196,6 +196,32 @@ async fn an_event_that_is_put_off_too_often_becomes_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_somebody_else_counts_as_no_attempt() {
+    let (bench, running) = bench().await;
+    let event = created();
+    let waits = 5;
+    let seen: Arc<Mutex<Vec<Envelope>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let plan = move |envelope: &Envelope| {
+        let mut seen = log.lock().unwrap();
+        seen.push(envelope.clone());
+        if seen.len() <= waits { Plan::InProgress(Duration::from_millis(20)) } else { Plan::Write }
+    };
+    bench.publish(&running, std::slice::from_ref(&event)).await;
+    let config = RunnerConfig { max_attempts: 2, ..RunnerConfig::default() };
+    let runner = bench.runner(&running, Plans::new(plan), config);
+    bench.wait_for_number(EFFECTS, 1).await;
+    runner.stop().await;
+    nothing_is_left(&bench).await;
+    assert_eq!(bench.namespace.depth(DEAD).await, Some(0));
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), waits + 1);
+    assert!(seen.iter().all(|envelope| (envelope.event_id, envelope.attempt) == (event.envelope.event_id, 0)));
+    running.stop().await;
+    bench.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cant_be_read_becomes_a_dead_letter_and_the_queue_goes_on() {
     let (bench, running) = bench().await;
     let mut newer: String = String::from_utf8(created().envelope.encode()).unwrap();
