@@ -14,6 +14,7 @@ mod connection;
 mod db;
 mod error;
 
+pub mod analysis_claims;
 pub mod api_keys;
 pub mod captured;
 pub mod enrichments;

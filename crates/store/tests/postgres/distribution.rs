@@ -39,6 +39,7 @@ const PLACES: &[(&str, Place)] = &[
     ("suppressions", Place::Distributed),
     ("send_budgets", Place::Distributed),
     ("model_usage", Place::Distributed),
+    ("analysis_claims", Place::Distributed),
     // Short-lived, swept across programs, and never joined with the others.
     ("outbox", Place::Local),
     // A few rows about the installation as a whole.

@@ -2,6 +2,7 @@
 
 mod buffer_counts;
 mod buffers;
+mod analysis_claims;
 mod distribution;
 mod enrichments;
 mod holds;
