@@ -6,6 +6,7 @@ use domain::{
     program::Program,
     text,
 };
+use tokio::sync::SemaphorePermit;
 
 use crate::{local::LocalAnalyser, model::ModelClient};
 
@@ -32,15 +33,40 @@ pub struct Analysis {
     pub tokens: u64,
 }
 
+/// The right to have one lead analysed now.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    analyst: PermittedAnalyst<'a>,
+}
+
+#[derive(Debug)]
+enum PermittedAnalyst<'a> {
+    Local(LocalAnalyser),
+    Model { client: &'a ModelClient, fallback: LocalAnalyser, permit: SemaphorePermit<'a> },
+}
+
 impl Analyst {
-    /// Analyses a lead.
-    pub async fn analyse(&self, lead: &Lead, program: &Program) -> Analysis {
-        match self {
-            Self::Local(local) => Analysis { enrichment: local.analyse(lead, program), tokens: 0 },
+    /// Waits until a lead may be analysed: as many requests to a model run at a time as it is configured for.
+    pub async fn permit(&self) -> Permit<'_> {
+        let analyst = match self {
+            Self::Local(local) => PermittedAnalyst::Local(*local),
             Self::Model { client, fallback } => {
-                let asked = client.ask(lead, program).await;
+                PermittedAnalyst::Model { client, fallback: *fallback, permit: client.permit().await }
+            }
+        };
+        Permit { analyst }
+    }
+}
+
+impl Permit<'_> {
+    /// Analyses a lead.
+    pub async fn analyse(self, lead: &Lead, program: &Program) -> Analysis {
+        match self.analyst {
+            PermittedAnalyst::Local(local) => Analysis { enrichment: local.analyse(lead, program), tokens: 0 },
+            PermittedAnalyst::Model { client, fallback, permit } => {
+                let asked = client.ask(&permit, lead, program).await;
                 let enrichment = match asked.analysis {
-                    Ok(enrichment) => with_objections(enrichment, *fallback, lead),
+                    Ok(enrichment) => with_objections(enrichment, fallback, lead),
                     Err(failure) => {
                         tracing::debug!(lead.id = %lead.id, enricher.failure = failure.code(), "fell back to the built-in analyser");
                         Enrichment {

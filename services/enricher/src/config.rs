@@ -125,6 +125,9 @@ pub struct ModelConfig {
     /// Limit of everything that is done for one lead.
     #[serde(with = "service::config::duration")]
     pub total_time: Duration,
+    /// How much longer than that a lead is claimed.
+    #[serde(with = "service::config::duration")]
+    pub claim_slack: Duration,
     /// The share of failed requests that opens the breaker, above 0, up to 1.
     #[serde(deserialize_with = "rate")]
     pub breaker_failure_rate: f32,
@@ -135,6 +138,13 @@ pub struct ModelConfig {
     pub breaker_pause: Duration,
     /// Tokens a day; 0 means no limit.
     pub daily_token_limit: u64,
+}
+
+impl ModelConfig {
+    /// How long a lead is claimed: for everything that may be done for it, and for storing what came of it.
+    pub fn claim_life(&self) -> Duration {
+        self.total_time.saturating_add(self.claim_slack)
+    }
 }
 
 impl EnricherConfig {

@@ -22,6 +22,7 @@
 
 mod alarm;
 pub mod analyst;
+mod claims;
 pub mod config;
 pub mod local;
 pub mod model;

@@ -38,11 +38,12 @@ pub async fn run(config: EnricherConfig, context: Context) -> anyhow::Result<()>
             let budget = Arc::new(Budget::new(model.daily_token_limit));
             learn_total(&context.db, &budget, &*context.clock).await;
             let name = model.name.clone().unwrap_or_default();
+            let claim_life = model.claim_life();
             tracing::info!(enricher.model = name, enricher.base_url = model.base_url, "leads are analysed by a model");
             let alarm = RefusalAlarm::new(context.readiness.register("enricher.model"));
             let client = ModelClient::new(model, Arc::clone(&budget), Arc::clone(&context.clock), alarm)?;
             let analyst = Analyst::Model { client: Box::new(client), fallback: LocalAnalyser::new() };
-            (analyst, Some(Spending { model: name, budget }))
+            (analyst, Some(Spending { model: name, budget, claim_life }))
         }
     };
     let stage = EnrichStage::new(context.db.clone(), context.programs, analyst, spending, context.clock);

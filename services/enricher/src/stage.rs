@@ -1,6 +1,6 @@
 //! The stage: from `lead.created` (or `lead.updated`) to a stored enrichment and `lead.enriched`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use domain::{
     clock::Clock,
@@ -13,6 +13,7 @@ use opentelemetry::{KeyValue, global, metrics::Counter};
 use pipeline::{Batcher, Effect, Outcome, Stage};
 use store::{
     Connection, Db, StoreError,
+    analysis_claims::{self, AnalysisClaim},
     enrichments::{self, SealedEnrichment, Written},
     leads::{self, Found},
     model_usage,
@@ -21,19 +22,25 @@ use store::{
 
 use crate::{
     analyst::{Analysis, Analyst},
+    claims::{Claimed, Claims},
     model::Budget,
 };
 
 /// Leads that are read with one statement, at most.
 const READ_BATCH: usize = 256;
 
-/// Where tokens are booked.
+/// How much longer than the claim of another delivery to wait: its answer may be stored at the last moment.
+const AFTER_CLAIM: Duration = Duration::from_secs(1);
+
+/// Where tokens are booked, and how it is seen to that none are spent twice on the same lead.
 #[derive(Debug)]
 pub struct Spending {
     /// The model that they were spent on.
     pub model: String,
     /// What is told of the total.
     pub budget: Arc<Budget>,
+    /// How long a lead is claimed while the model is asked about it.
+    pub claim_life: Duration,
 }
 
 /// The enricher's stage.
@@ -43,6 +50,8 @@ pub struct EnrichStage {
     programs: Directory,
     clock: Arc<dyn Clock>,
     spending: Option<Spending>,
+    /// There for an analyst that costs tokens.
+    claims: Option<Claims>,
     analysed: Counter<u64>,
 }
 
@@ -55,6 +64,7 @@ pub struct Prepared {
     score: i16,
     sealed: SealedEnrichment,
     tokens: u64,
+    claim: Option<AnalysisClaim>,
 }
 
 impl EnrichStage {
@@ -67,6 +77,7 @@ impl EnrichStage {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let vault = programs.vault().clone();
+        let claims = spending.as_ref().map(|spending| Claims::new(db.clone(), spending.claim_life));
         let leads = Batcher::new(READ_BATCH, move |keys: Vec<(ProgramId, LeadId)>| {
             let (db, vault) = (db.clone(), vault.clone());
             async move { leads::open(&db, &vault, &keys).await }
@@ -75,7 +86,7 @@ impl EnrichStage {
             .u64_counter("enricher.analysed")
             .with_description("Leads analysed, by provider and reason of a fallback")
             .build();
-        Self { analyst, leads, programs, clock, spending, analysed }
+        Self { analyst, leads, programs, clock, spending, claims, analysed }
     }
 
     fn count(&self, enrichment: &Enrichment) {
@@ -85,7 +96,7 @@ impl EnrichStage {
     }
 
     async fn book(&self, tx: &mut Connection, batch: &[Prepared]) -> Result<(), StoreError> {
-        let Some(Spending { model, budget }) = &self.spending else { return Ok(()) };
+        let Some(Spending { model, budget, .. }) = &self.spending else { return Ok(()) };
         let mut spent: BTreeMap<ProgramId, u64> = BTreeMap::new();
         for item in batch.iter().filter(|item| item.tokens > 0) {
             *spent.entry(item.program_id).or_default() += item.tokens;
@@ -125,7 +136,21 @@ impl Stage for EnrichStage {
             Ok(None) => return Outcome::Reject { reason: format!("there is no program {}", key.0) },
             Err(error) => return Outcome::failed(error),
         };
-        let Analysis { enrichment, tokens } = self.analyst.analyse(&open.lead, &program.program).await;
+        // First the permit, so that the claim lasts no longer than the work: what waits here may be analysed elsewhere.
+        let permit = self.analyst.permit().await;
+        let claim = match &self.claims {
+            None => None,
+            Some(claims) => match claims.take(key, open.lead.revision).await {
+                Ok(Claimed::Taken(claim)) => claim.begin(),
+                Ok(Claimed::Elsewhere { remaining }) => {
+                    let after = retry::jittered(AFTER_CLAIM).saturating_add(remaining);
+                    return Outcome::InProgress { after, reason: "another delivery is analysing the lead".to_owned() };
+                }
+                Ok(Claimed::Enriched) => return Outcome::Done("stale"),
+                Err(error) => return Outcome::failed(error),
+            },
+        };
+        let Analysis { enrichment, tokens } = permit.analyse(&open.lead, &program.program).await;
         self.count(&enrichment);
         Outcome::Apply(Prepared {
             program_id: key.0,
@@ -133,6 +158,7 @@ impl Stage for EnrichStage {
             revision: open.lead.revision,
             score: enrichment.score.get(),
             tokens,
+            claim,
             sealed: enrichments::seal(&open, enrichment),
         })
     }
@@ -147,6 +173,8 @@ impl Stage for EnrichStage {
             // Copies, since the same batch may have to be applied again.
             let sealed: Vec<SealedEnrichment> = batch.iter().map(|item| item.sealed.clone()).collect();
             let written = enrichments::write(tx, &sealed, now).await?;
+            let claims: Vec<AnalysisClaim> = batch.iter().filter_map(|item| item.claim).collect();
+            analysis_claims::release(tx, &claims).await?;
             // Last, so that all replicas take their locks in one order.
             self.book(tx, batch).await?;
             Ok(batch

@@ -64,7 +64,7 @@ fn trainer() -> Lead {
 }
 
 async fn analyse(analyst: &Analyst) -> Enrichment {
-    analyst.analyse(&trainer(), &program(&["fitness"])).await.enrichment
+    analyst.permit().await.analyse(&trainer(), &program(&["fitness"])).await.enrichment
 }
 
 /// What comes out when the server behaves as listed, and how many requests it took.
@@ -78,7 +78,8 @@ async fn outcome(behaviours: Vec<Behaviour>) -> (Provider, Option<String>, usize
 #[tokio::test]
 async fn a_good_answer_is_believed() {
     let llm = FakeLlm::scripted(vec![]).await.unwrap();
-    let Analysis { enrichment, tokens } = analyst(&llm, &[]).analyse(&trainer(), &program(&["fitness"])).await;
+    let Analysis { enrichment, tokens } =
+        analyst(&llm, &[]).permit().await.analyse(&trainer(), &program(&["fitness"])).await;
     assert_eq!((enrichment.provider, enrichment.score.get(), tokens), (Provider::Model, 88, 500));
     let requests = llm.requests();
     assert_eq!(requests.len(), 1);
@@ -294,7 +295,7 @@ async fn no_more_requests_run_at_once_than_allowed() {
 async fn a_model_may_veto_but_never_approve() {
     let llm = FakeLlm::scripted(vec![]).await.unwrap();
     let refusing = lead(Profile { bio: Some("Fitness. No ads, no collabs!".to_owned()), ..profile() });
-    let enrichment = analyst(&llm, &[]).analyse(&refusing, &program(&[])).await.enrichment;
+    let enrichment = analyst(&llm, &[]).permit().await.analyse(&refusing, &program(&[])).await.enrichment;
     assert_eq!(enrichment.provider, Provider::Model);
     assert!(!enrichment.compliant);
     assert!(enrichment.compliance_notes.starts_with("The bio refuses advertising"), "{}", enrichment.compliance_notes);

@@ -161,3 +161,82 @@ async fn the_service_says_what_is_missing_and_ends_when_it_is_asked_to() {
     let stopped = tokio::time::timeout(Duration::from_secs(15), stand.stop()).await;
     assert!(stopped.is_ok(), "it did not end");
 }
+
+/// Settings with which the model at `base_url` is asked, for at most `total_time`.
+fn asking<'a>(base_url: &'a str, total_time: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        ("LEADMILL_ENRICHER_PROVIDER", "openai"),
+        ("LEADMILL_ENRICHER_MODEL_NAME", "small-1"),
+        ("LEADMILL_ENRICHER_MODEL_BASE_URL", base_url),
+        ("LEADMILL_ENRICHER_MODEL_TOTAL_TIME", total_time),
+        ("LEADMILL_ENRICHER_MODEL_CLAIM_SLACK", "1s"),
+    ]
+}
+
+async fn wait_for_requests(llm: &FakeLlm, wanted: usize) {
+    let asked = async {
+        while llm.requests().len() < wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("the model is asked");
+}
+
+/// The event comes again, three times, while the model thinks about its lead.
+async fn a_slow_answer_is_paid_once_by(replicas: usize) {
+    let llm = FakeLlm::start(|_| Behaviour::After(Duration::from_secs(3), Box::new(Behaviour::Good))).await.unwrap();
+    let stand = Stand::new(&asking(&llm.base_url(), "5s")).await;
+    for _ in 0..replicas {
+        stand.start();
+    }
+    let leads = stand.take_in([common::profile(1, "Yoga teacher")].into_iter()).await;
+    wait_for_requests(&llm, 1).await;
+    let program = stand.program.program.id;
+    for _ in 0..3 {
+        stand
+            .publish(Envelope::new(program, leads[0], 1, datetime!(2026-11-22 12:00 UTC), Event::LeadCreated {}))
+            .await;
+    }
+    // They wait for the claim's end, which is behind the answer.
+    let waiting = "SELECT count(*) FROM outbox WHERE available_at > now()";
+    stand.wait_for_number(waiting, 3).await;
+    stand.amqp.wait_for_depth("lead.enriched", 1).await;
+    stand.wait_for_number("SELECT count(*) FROM analysis_claims", 0).await;
+    stand.wait_for_number("SELECT count(*) FROM outbox", 0).await;
+    stand.amqp.wait_for_depth("lead.created", 0).await;
+    // Another lead behind them shows that all were handled.
+    stand.take_in([common::profile(2, "Sourdough baker")].into_iter()).await;
+    stand.amqp.wait_for_depth("lead.enriched", 2).await;
+    assert_eq!(llm.requests().len(), 2, "one for each lead");
+    assert_eq!(stand.tokens_today().await, 2 * 500);
+    assert_eq!(stand.amqp.depth("lead.created.dead").await, Some(0));
+    stand.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_paid_once_when_its_event_comes_again_to_the_same_replica() {
+    a_slow_answer_is_paid_once_by(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_paid_once_when_its_event_comes_again_to_another_replica() {
+    a_slow_answer_is_paid_once_by(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_is_asked_again_after_a_crash_when_the_claim_has_ended_and_not_before() {
+    let llm = FakeLlm::scripted(vec![Behaviour::Hang]).await.unwrap();
+    let stand = Stand::new(&asking(&llm.base_url(), "3s")).await;
+    let first = stand.start_mortal();
+    stand.take_in([common::profile(1, "Yoga teacher")].into_iter()).await;
+    wait_for_requests(&llm, 1).await;
+    let asked = std::time::Instant::now();
+    first.kill().await;
+    stand.start();
+    stand.amqp.wait_for_depth("lead.enriched", 1).await;
+    let waited = asked.elapsed();
+    assert!(waited >= Duration::from_secs(3), "asked again after {waited:?}");
+    assert_eq!(llm.requests().len(), 2);
+    assert_eq!(stand.status().await.enriched.by_provider.get("model"), Some(&1));
+    stand.stop().await;
+}

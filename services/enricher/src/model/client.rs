@@ -15,7 +15,7 @@ use domain::{
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use recloser::{AsyncRecloser, Error as Gate, Recloser};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Budget, Failure,
@@ -108,9 +108,13 @@ impl ModelClient {
         })
     }
 
-    /// Asks about a lead. Takes at most the configured total time, once it is this lead's turn.
-    pub async fn ask(&self, lead: &Lead, program: &Program) -> Asked {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+    /// The right to ask about one lead; as many are given out at a time as requests may run.
+    pub async fn permit(&self) -> SemaphorePermit<'_> {
+        self.permits.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// Asks about a lead, under a permit of this client. Takes at most the configured total time.
+    pub async fn ask(&self, _permit: &SemaphorePermit<'_>, lead: &Lead, program: &Program) -> Asked {
         let mut asking = Asking { client: self, deadline: Instant::now() + self.config.total_time, tokens: 0 };
         let analysis = asking.analyse(lead, program).await;
         Asked { analysis, tokens: asking.tokens }

@@ -10,7 +10,11 @@ use domain::{
     lead::Profile,
 };
 use pipeline::{Health, Outbox, OutboxConfig};
-use service::{config::Loader, readiness::Readiness, shutdown::Shutdown};
+use service::{
+    config::{Document, Loader},
+    readiness::Readiness,
+    shutdown::Shutdown,
+};
 use store::{
     Db, DbConfig,
     intake::{self, Accepted, Dedupe, IntakeBatch},
@@ -20,6 +24,7 @@ use store::{
 };
 use test_support::{amqp::AmqpNamespace, postgres::TestDatabase, profiles};
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vault::{MasterKey, Vault};
 
@@ -36,6 +41,20 @@ pub struct Stand {
     shutdown: Shutdown,
     publishing: CancellationToken,
     variables: Vec<(String, String)>,
+}
+
+/// A replica that can be killed.
+pub struct Mortal {
+    shutdown: Shutdown,
+    service: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Mortal {
+    /// Ends it where it is.
+    pub async fn kill(self) {
+        self.shutdown.abort();
+        let _ = self.service.await;
+    }
 }
 
 fn now() -> OffsetDateTime {
@@ -87,11 +106,36 @@ impl Stand {
         }
     }
 
-    /// Starts the service.
+    /// Starts the service, or one more replica of it.
     pub fn start(&self) {
-        let document =
-            Loader::new().defaults(&[enricher::config::DEFAULTS]).env(self.variables.iter().cloned()).load().unwrap();
-        self.shutdown.spawn("enricher", enricher::process(document, self.shutdown.clone(), self.readiness.clone()));
+        let service = enricher::process(self.document(), self.shutdown.clone(), self.readiness.clone());
+        self.shutdown.spawn("enricher", service);
+    }
+
+    /// Starts a replica that can be killed.
+    pub fn start_mortal(&self) -> Mortal {
+        let shutdown = Shutdown::new(Duration::from_secs(10));
+        let service = enricher::process(self.document(), shutdown.clone(), Readiness::new());
+        Mortal { shutdown, service: tokio::spawn(service) }
+    }
+
+    fn document(&self) -> Document {
+        Loader::new().defaults(&[enricher::config::DEFAULTS]).env(self.variables.iter().cloned()).load().unwrap()
+    }
+
+    /// Waits until a query answers with this number.
+    pub async fn wait_for_number(&self, query: &str, wanted: i64) {
+        let mut connection = self.database.connect().await;
+        let mut last = 0;
+        let waiting = async {
+            while last != wanted {
+                // Nobody tells of changes, so there is nothing to wait for but the next look.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                last = test_support::postgres::number(&mut connection, query).await.unwrap();
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        assert!(in_time.is_ok(), "`{query}` is {last} instead of {wanted}");
     }
 
     /// Takes leads in and tells of them, as the collector does.
