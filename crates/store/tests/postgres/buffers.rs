@@ -5,10 +5,11 @@
 
 use std::{env, fmt::Write as _, io::Write as _};
 
-use domain::id::LeaseToken;
+use domain::id::{LeaseToken, ProgramId};
 use store::{
     outreach::{
         claim::{self, Claimed},
+        data_phase, recipients,
         settle::{self, Outcome, Settlement},
     },
     suppressions::{self, SuppressionReason},
@@ -17,7 +18,7 @@ use vault::BlindIndex;
 
 use crate::{
     mails::fill,
-    world::{NOW, World},
+    world::World,
 };
 
 const LEASE: i32 = 60;
@@ -121,6 +122,7 @@ async fn claim(world: &World, limit: i64) -> Vec<Claimed> {
         .transact("test.claim", |tx, _| Box::pin(async move { claim::claim(tx, program, limit, token, LEASE).await }))
         .await
         .unwrap()
+        .claimed
 }
 
 async fn begin(world: &World, claimed: &[Claimed]) -> usize {
@@ -130,13 +132,14 @@ async fn begin(world: &World, claimed: &[Claimed]) -> usize {
         .with_kept_plans()
         .transact("test.begin", |tx, _| {
             let leases = &leases;
-            Box::pin(async move { claim::begin_data(tx, leases, LEASE).await })
+            Box::pin(async move { data_phase::begin_data(tx, leases, LEASE).await })
         })
         .await
         .unwrap();
     begun.len()
 }
 
+/// Settles mails, and cancels what is unsent to those that are suppressed since, as the mailer does after its commit.
 async fn settle(world: &World, claimed: &[Claimed], outcome: impl Fn() -> Outcome) -> usize {
     let settlement = |mail: &Claimed| Settlement {
         program_id: mail.program_id,
@@ -153,11 +156,14 @@ async fn settle(world: &World, claimed: &[Claimed], outcome: impl Fn() -> Outcom
         .with_kept_plans()
         .transact("test.settle", |tx, _| {
             let settlements = &settlements;
-            Box::pin(async move { settle::settle(tx, settlements, NOW).await })
+            Box::pin(async move { settle::settle(tx, settlements).await })
         })
         .await
         .unwrap();
-    settled.len()
+    for (program, recipient) in settled.suppressed {
+        cancel(world, program, recipient).await;
+    }
+    settled.rows.len()
 }
 
 async fn unsubscribe(world: &World, recipient: BlindIndex) {
@@ -166,8 +172,19 @@ async fn unsubscribe(world: &World, recipient: BlindIndex) {
         .db
         .transact("test.unsubscribe", |tx, _| {
             Box::pin(
-                async move { suppressions::add(tx, program, &[recipient], SuppressionReason::Unsubscribed, NOW).await },
+                async move { suppressions::add(tx, program, &[recipient], SuppressionReason::Unsubscribed).await },
             )
+        })
+        .await
+        .unwrap();
+    cancel(world, program, recipient).await;
+}
+
+async fn cancel(world: &World, program: ProgramId, recipient: BlindIndex) {
+    world
+        .db
+        .transact("test.cancel", |tx, _| {
+            Box::pin(async move { recipients::cancel_suppressed(tx, program, &[recipient]).await })
         })
         .await
         .unwrap();
