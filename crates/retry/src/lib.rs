@@ -35,6 +35,13 @@ impl Policy {
     /// server that isn't there costs a refused connection to ask, and one that is there is soon done with a few dozen.
     pub const OUTAGE: Self = Self { initial: Duration::from_millis(100), max: Duration::from_millis(400) };
 
+    /// How long to wait after this many failures in a row, for who keeps the count elsewhere: between half and one and a
+    /// half of the nominal length.
+    pub fn wait_after(self, failures: u32) -> Duration {
+        let doubled = self.initial.saturating_mul(1 << failures.saturating_sub(1).min(20));
+        doubled.min(self.max).mul_f64(rand::random_range(1.0 - SPREAD..=1.0 + SPREAD))
+    }
+
     /// Begins to count.
     pub fn start(self) -> Waits {
         Waits {
@@ -124,6 +131,15 @@ mod tests {
         }
         waits.reset();
         assert!(waits.next_wait() <= Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_wait_for_a_count_of_failures_is_the_wait_that_counting_here_would_give() {
+        let policy = Policy { initial: Duration::from_secs(1), max: Duration::from_secs(4) };
+        for (failures, nominal) in [(0, 1.0), (1, 1.0), (2, 2.0), (3, 4.0), (4, 4.0), (u32::MAX, 4.0)] {
+            let wait = policy.wait_after(failures).as_secs_f64();
+            assert!((0.5 * nominal..=1.5 * nominal).contains(&wait), "{wait} s instead of about {nominal} s");
+        }
     }
 
     #[test]
