@@ -1,6 +1,6 @@
 //! What the reconciler asks: which leads have lost their message?
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use domain::{
     event::{Envelope, Event, Outgoing, Queue, Route, TraceContext},
@@ -10,32 +10,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{Connection, StoreError};
-
-/// Takes or renews a lease on work that one replica at a time does; `true` when `holder` has it now.
-pub async fn take_lease(
-    connection: &mut Connection,
-    name: &str,
-    holder: Uuid,
-    life: Duration,
-) -> Result<bool, StoreError> {
-    let taken = sqlx::query!(
-        "INSERT INTO leases (name, holder, expires_at) VALUES ($1, $2, now() + $3 * interval '1 second')
-         ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-            WHERE leases.holder = excluded.holder OR leases.expires_at <= now()",
-        name,
-        holder,
-        life.as_secs_f64(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(taken.rows_affected() == 1)
-}
-
-/// Gives a lease up, so that another replica need not wait for its end.
-pub async fn release_lease(connection: &mut Connection, name: &str, holder: Uuid) -> Result<(), StoreError> {
-    sqlx::query!("DELETE FROM leases WHERE name = $1 AND holder = $2", name, holder).execute(connection).await?;
-    Ok(())
-}
 
 /// Remembers that a queue was seen empty now, by PostgreSQL's clock.
 pub async fn saw_empty(connection: &mut Connection, queue: Queue) -> Result<(), StoreError> {

@@ -45,6 +45,8 @@ const PLACES: &[(&str, Place)] = &[
     // A few rows about the installation as a whole.
     ("schema_requirements", Place::Local),
     ("leases", Place::Local),
+    ("jobs", Place::Local),
+    ("job_runs", Place::Local),
     ("queue_observations", Place::Local),
     ("_sqlx_migrations", Place::Local),
 ];
