@@ -1,10 +1,11 @@
-//! What joins store and broker: the write-through outbox, the runner of stages, the reconciler.
+//! What joins store and broker: the write-through outbox, the runner of stages, jobs by the clock, the reconciler.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`outbox`] | from a committed row to a confirmed message; the sweeper |
 //! | [`stage`] | what a service implements: `prepare`, `apply` |
 //! | [`runner`] | runs a stage: batches, acknowledgements, retries, dead letters |
+//! | [`jobs`] | named work by the clock or on request, one replica at a time |
 //! | [`reconciler`] | emits again what lost its message |
 //! | [`Batcher`] | many concurrent reads of one key become a few of many |
 //! | [`trace`] | the W3C trace context of a span, out and in |
@@ -15,12 +16,13 @@
 //! event means: that is the stages'. Nothing of importance is held in memory: whatever a process loses, PostgreSQL still
 //! has, and whatever is told twice changes nothing the second time.
 //!
-//! To add a stage, add its queue to [`domain::event::Queue`], implement [`Stage`] in its service and hand it to a
+//! To add a job, see [`jobs`]. To add a stage, add its queue to [`domain::event::Queue`], implement [`Stage`] in its service and hand it to a
 //! [`StageRunner`].
 
 mod batcher;
 mod error;
 pub mod health;
+pub mod jobs;
 mod metrics;
 pub mod outbox;
 pub mod reconciler;
@@ -30,6 +32,7 @@ pub mod trace;
 
 pub use batcher::Batcher;
 pub use health::{Health, Part};
+pub use jobs::Job;
 pub use outbox::{Outbox, OutboxConfig};
 pub use reconciler::ReconcilerConfig;
 pub use runner::{RunnerConfig, StageRunner};

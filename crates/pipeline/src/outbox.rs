@@ -139,6 +139,13 @@ impl Outbox {
         (outbox, tokio::spawn(running))
     }
 
+    /// An outbox that publishes nothing itself: what it is offered stays in PostgreSQL until the sweeper of a running service
+    /// publishes it. For commands that end soon.
+    pub fn for_sweepers(publisher: Publisher) -> Self {
+        let buffer = Arc::new(Buffer::new(0, Duration::ZERO));
+        Self { shared: Arc::new(Shared { buffer, publisher, metrics: Arc::new(OutboxMetrics::new()) }) }
+    }
+
     /// Takes rows to be published, after the COMMIT of the transaction that inserted them was acknowledged. Never blocks
     /// and never fails: what finds no room is published by a sweeper when its lease ends.
     pub fn offer(&self, rows: Vec<Leased>) {

@@ -1,4 +1,4 @@
-//! Finds leads that lost their message, and tells of them again.
+//! Finds leads whose message was lost, and emits their events again.
 //!
 //! Queues are disposable: they can be deleted, with everything in them, and PostgreSQL still knows which leads wait for
 //! an enrichment or a decision. One replica at a time, by lease, looks whether a work queue is empty. What was changed
@@ -6,40 +6,43 @@
 //! that queue alone. Being wrong about it costs a redelivery that changes nothing.
 //!
 //! RabbitMQ tells how many messages are *ready*; what consumers have in hand isn't counted. Hence the grace, longer than
-//! a consumer takes for what it has in hand. A lead whose message is a dead letter is unfinished too; so that it isn't
-//! buried once a minute, each lead is told of ever more seldom.
+//! a consumer takes for what it has in hand. A lead whose message is a dead letter is unfinished too; so that it doesn't
+//! become one once a minute, each lead's event is emitted with backoff.
+//!
+//! It runs as a job ([`job`]): each run looks at the queues once and reads a slice of the unfinished leads.
 
-mod memory;
-mod walk;
+mod emission_history;
+mod scan;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use broker::Admin;
 use domain::event::Queue;
-use retry::News;
 use store::{Db, StoreError, outbox::Depth, reconcile};
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
+use tokio::{sync::Mutex, time::Instant};
 
-use self::walk::{Allowance, Walk};
-use crate::{error::chain, outbox::Outbox};
+use self::scan::{Allowance, Scan};
+use crate::{
+    jobs::{Completed, Job, JobError, Schedule, Stopped},
+    outbox::Outbox,
+};
 
-/// The lease's name.
-const LEASE: &str = "reconciler";
-/// The life of the lease.
+/// The job's name, and its lease's: processes of versions without jobs take the same lease, so that an older one and a newer
+/// one don't reconcile at the same time.
+const NAME: &str = "reconciler";
+/// The life of the lease; older versions count on the same.
 const LEASE_LIFE: Duration = Duration::from_mins(1);
-/// All walks together may take this part of the time at most, so that huge tables aren't read all the time.
+/// All scans together may take this part of the time at most, so that huge tables aren't read all the time.
 const SHARE: u32 = 20;
 
 /// How eager the reconciler is.
 #[derive(Debug, Clone)]
 pub struct ReconcilerConfig {
     /// How often to look at the queues, give or take a fifth. At most half a minute, or the lease changes hands for
-    /// nothing. A walk over all leads is made in slices, one each time.
+    /// nothing. A scan is made in slices, one each time.
     pub observe_every: Duration,
-    /// How long to rest after all leads were looked at. A queue that was missing ends the rest.
+    /// How long to rest after a scan came to its end. A queue that was missing ends the rest.
     pub rest: Duration,
     /// How much older than the moment when its queue was seen empty a change has to be. Longer than consumers keep a
     /// message in hand, and than the outbox's lease of 15 s.
@@ -65,52 +68,30 @@ impl Default for ReconcilerConfig {
     }
 }
 
-/// Reconciles until it is cancelled, for as long as this replica has the lease. Outages are waited out; whoever watches
-/// [`Health`](crate::Health) learns of them from the outbox.
-pub async fn run(db: Db, outbox: Outbox, admin: Admin, config: ReconcilerConfig, cancel: CancellationToken) {
-    let mut reconciler = Reconciler {
-        db,
-        outbox,
-        admin,
-        config,
-        holder: Uuid::now_v7(),
-        queues_seen: false,
-        rounds: Queue::ALL.map(|queue| Round {
-            walk: Walk::new(queue),
-            under_way: false,
-            urgent: false,
-            rest_until: None,
-        }),
-    };
-    let mut news = News::default();
-    let working = async {
-        loop {
-            match reconciler.round().await {
-                Ok(()) => _ = news.reset(),
-                Err(error) if news.is_due() => {
-                    tracing::warn!(error = %chain(&*error), "reconciling was interrupted");
-                }
-                Err(_) => {}
-            }
-            sleep(retry::jittered(reconciler.config.observe_every)).await;
+/// The job that reconciles. A process keeps the lease between two runs, since where a scan stands and what was emitted before
+/// is in its memory alone.
+pub fn job(config: ReconcilerConfig, outbox: Outbox, admin: Admin) -> Job {
+    let observe_every = config.observe_every;
+    let reconciler = Arc::new(Mutex::new(Reconciler::new(config, outbox, admin)));
+    Job::new(NAME, "Emits events again whose message was lost", move |context| {
+        let reconciler = Arc::clone(&reconciler);
+        async move {
+            let mut reconciler = reconciler.lock().await;
+            let round = context.cancel.run_until_cancelled(reconciler.run(&context.db)).await;
+            round.unwrap_or(Err(Stopped.into()))
         }
-    };
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        () = working => {}
-    }
-    reconciler.release().await;
+    })
+    .scheduled(Schedule::every(observe_every))
+    .lease_life(LEASE_LIFE)
+    .keeping_lease(NAME)
 }
 
-/// Whatever got in the way; the next round tries again.
-type Interruption = Box<dyn std::error::Error + Send + Sync>;
-
 struct Reconciler {
-    db: Db,
     outbox: Outbox,
     admin: Admin,
     config: ReconcilerConfig,
-    holder: Uuid,
+    /// When the last run ended: long ago, another process may have had the lease since.
+    ended_at: Option<Instant>,
     /// Whether all queues were there once: then it is no first start when they aren't.
     queues_seen: bool,
     rounds: [Round; Queue::ALL.len()],
@@ -118,8 +99,8 @@ struct Reconciler {
 
 /// Where the reconciler stands with one queue.
 struct Round {
-    walk: Walk,
-    /// Whether the walk has begun and not come to its end.
+    scan: Scan,
+    /// Whether the scan has begun and not come to its end.
     under_way: bool,
     /// Whether its queue was missing: there is much to be found, and no time to lose.
     urgent: bool,
@@ -127,38 +108,52 @@ struct Round {
 }
 
 impl Reconciler {
-    async fn round(&mut self) -> Result<(), Interruption> {
-        if !self.hold_lease().await? {
+    fn new(config: ReconcilerConfig, outbox: Outbox, admin: Admin) -> Self {
+        let rounds =
+            Queue::ALL.map(|queue| Round { scan: Scan::new(queue), under_way: false, urgent: false, rest_until: None });
+        Self { outbox, admin, config, ended_at: None, queues_seen: false, rounds }
+    }
+
+    /// Looks at the queues once, and goes on with the scans.
+    async fn run(&mut self, db: &Db) -> Result<Completed, JobError> {
+        if self.ended_at.is_none_or(|ended_at| ended_at.elapsed() >= LEASE_LIFE) {
             for round in &mut self.rounds {
                 round.under_way = false;
             }
-            return Ok(());
         }
+        let emitted = self.round(db).await;
+        self.ended_at = Some(Instant::now());
+        Ok(Completed::rows(emitted?))
+    }
+
+    /// Returns how many events were emitted.
+    async fn round(&mut self, db: &Db) -> Result<u64, JobError> {
         let mut depths = self.admin.depths().await?;
         let missing: Vec<Queue> =
             depths.iter().filter(|depth| !depth.dead && depth.depth.is_none()).map(|depth| depth.queue).collect();
         if !missing.is_empty() {
             if self.queues_seen {
                 let names: Vec<&str> = missing.into_iter().map(Queue::name).collect();
-                tracing::warn!(queues = names.join(", "), "work queues are missing; declaring them again");
+                tracing::warn!(queues = names.join(", "), "work queues are missing, declaring them again");
             }
             self.admin.declare_topology().await?;
             depths = self.admin.depths().await?;
             // Another one may have vanished, and be back, in between: where one is missing, none is to be trusted.
             for round in &mut self.rounds {
-                round.walk.forget();
-                // What lies behind a walk that is under way is lost as well.
+                round.scan.forget();
+                // What lies behind a scan that is under way is lost as well.
                 round.under_way = false;
                 round.urgent = true;
                 round.rest_until = None;
             }
         }
         self.queues_seen = true;
-        let waiting: Depth = self.db.transact("outbox.depth", |tx, _| Box::pin(store::outbox::depth(tx))).await?;
+        let waiting: Depth = db.transact("outbox.depth", |tx, _| Box::pin(store::outbox::depth(tx))).await?;
         if waiting.due > 0 {
             // What is on its way to a queue isn't lost, and there may be much of it.
-            return Ok(());
+            return Ok(0);
         }
+        let mut emitted = 0;
         for index in 0..self.rounds.len() {
             let queue = Queue::ALL[index];
             let ready = depths
@@ -168,25 +163,17 @@ impl Reconciler {
                 .map(|depth| depth.ready);
             let Some(ready) = ready else { continue };
             if ready == 0 {
-                self.saw_empty(index).await?;
+                self.saw_empty(db, index).await?;
             }
-            self.walk(index, ready).await?;
+            emitted += self.scan(db, index, ready).await?;
         }
-        Ok(())
+        Ok(emitted)
     }
 
-    async fn hold_lease(&self) -> Result<bool, StoreError> {
-        let holder = self.holder;
-        self.db
-            .transact("reconciler.lease", |tx, _| Box::pin(reconcile::take_lease(tx, LEASE, holder, LEASE_LIFE)))
-            .await
-    }
-
-    /// Takes note of an empty queue, and begins a walk if it is time for one.
-    async fn saw_empty(&mut self, index: usize) -> Result<(), StoreError> {
+    /// Takes note of an empty queue, and begins a scan if it is time for one.
+    async fn saw_empty(&mut self, db: &Db, index: usize) -> Result<(), StoreError> {
         let queue = Queue::ALL[index];
-        let empty_at: Option<OffsetDateTime> = self
-            .db
+        let empty_at: Option<OffsetDateTime> = db
             .transact("reconciler.empty", |tx, _| {
                 Box::pin(async move {
                     reconcile::saw_empty(tx, queue).await?;
@@ -200,36 +187,28 @@ impl Reconciler {
             && !round.under_way
             && rested
         {
-            round.walk.begin(empty_at - self.config.grace);
+            round.scan.begin(empty_at - self.config.grace);
             round.under_way = true;
         }
         Ok(())
     }
 
-    /// Goes on with a walk, for a slice of time, as far as the queue may be filled.
-    async fn walk(&mut self, index: usize, ready: u32) -> Result<(), StoreError> {
+    /// Goes on with a scan, for a slice of time, as far as the queue may be filled; returns how many events were emitted.
+    async fn scan(&mut self, db: &Db, index: usize, ready: u32) -> Result<u64, StoreError> {
         let round = &mut self.rounds[index];
         if !round.under_way {
-            return Ok(());
+            return Ok(0);
         }
         let allowance = Allowance {
             events: self.config.max_depth.saturating_sub(ready) as usize,
             time: (!round.urgent).then_some(self.config.observe_every / SHARE / Queue::ALL.len() as u32),
         };
-        let at_the_end = round.walk.go_on(&self.db, &self.outbox, &self.config, self.holder, allowance).await?;
-        if at_the_end {
+        let slice = round.scan.go_on(db, &self.outbox, &self.config, allowance).await?;
+        if slice.at_the_end {
             round.under_way = false;
             round.urgent = false;
             round.rest_until = Some(Instant::now() + self.config.rest);
         }
-        Ok(())
-    }
-
-    async fn release(&self) {
-        let holder = self.holder;
-        let releasing =
-            self.db.transact("reconciler.release", |tx, _| Box::pin(reconcile::release_lease(tx, LEASE, holder)));
-        // If it fails, the lease ends by itself.
-        let _ = tokio::time::timeout(Duration::from_secs(2), releasing).await;
+        Ok(slice.emitted as u64)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::Admin;
 use domain::id::{LeadId, ProgramId};
-use pipeline::{OutboxConfig, ReconcilerConfig, reconciler};
+use pipeline::{OutboxConfig, ReconcilerConfig, jobs, reconciler};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,8 @@ fn hasty() -> ReconcilerConfig {
 fn start(bench: &Bench, running: &Running, config: ReconcilerConfig) -> (CancellationToken, JoinHandle<()>) {
     let cancel = CancellationToken::new();
     let admin = Admin::new(bench.broker.clone());
-    let reconciling = reconciler::run(bench.db.clone(), running.outbox.clone(), admin, config, cancel.clone());
+    let job = reconciler::job(config, running.outbox.clone(), admin);
+    let reconciling = jobs::run(bench.db.clone(), vec![job], cancel.clone());
     (cancel, tokio::spawn(reconciling))
 }
 
@@ -115,7 +116,7 @@ async fn leads_without_a_message_are_told_of_once_until_queues_vanish_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_walk_in_many_slices_comes_to_the_last_lead() {
+async fn a_scan_in_many_slices_comes_to_the_last_lead() {
     let bench = Bench::new().await;
     for slug in ["one", "two", "three"] {
         let program = program(&bench, slug).await;

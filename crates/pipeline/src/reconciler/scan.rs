@@ -1,4 +1,4 @@
-//! One look at all leads, program by program, in the order of their ids.
+//! One pass over all leads, program by program, in the order of their ids.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{LEASE, LEASE_LIFE, ReconcilerConfig, memory::Memory};
+use super::{ReconcilerConfig, emission_history::EmissionHistory};
 use crate::outbox::Outbox;
 
 /// Before every UUIDv7.
 const START: LeadId = LeadId::from_uuid(Uuid::nil());
 
-/// How far a walk may go before it stops for a while.
+/// How far a scan may go before it stops for a while.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowance {
     /// How many events may be emitted.
@@ -30,21 +30,30 @@ pub(super) struct Allowance {
     pub(super) time: Option<Duration>,
 }
 
-/// A walk over the leads that a queue's consumer should have handled.
-pub(super) struct Walk {
+/// What came of going on with a scan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slice {
+    /// Whether all leads were looked at.
+    pub(super) at_the_end: bool,
+    /// How many events were emitted.
+    pub(super) emitted: usize,
+}
+
+/// A scan of the leads that a queue's consumer should have handled.
+pub(super) struct Scan {
     queue: Queue,
     /// What changed later may be on its way.
     before: OffsetDateTime,
     /// Where it goes on: within which program (the first after it, if that is gone), after which lead.
     at: Option<(ProgramId, LeadId)>,
-    memory: Memory,
-    /// How many events this walk has emitted.
+    history: EmissionHistory,
+    /// How many events this scan has emitted.
     emitted: usize,
 }
 
-impl Walk {
+impl Scan {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { queue, before: OffsetDateTime::UNIX_EPOCH, at: None, memory: Memory::default(), emitted: 0 }
+        Self { queue, before: OffsetDateTime::UNIX_EPOCH, at: None, history: EmissionHistory::default(), emitted: 0 }
     }
 
     /// From the beginning, for everything that was changed before this instant.
@@ -56,25 +65,22 @@ impl Walk {
 
     /// What was emitted is lost as well.
     pub(super) fn forget(&mut self) {
-        self.memory = Memory::default();
+        self.history = EmissionHistory::default();
     }
 
-    /// Goes on until all leads were looked at (true), the allowance is used up, or the lease is gone. One page is always
-    /// looked at.
+    /// Goes on until all leads were looked at or the allowance is used up. One page is always looked at.
     pub(super) async fn go_on(
         &mut self,
         db: &Db,
         outbox: &Outbox,
         config: &ReconcilerConfig,
-        holder: Uuid,
         allowance: Allowance,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Slice, StoreError> {
         let mut programs = db.transact("reconciler.programs", |tx, _| Box::pin(programs::ids(tx))).await?;
         programs.sort_unstable();
-        let mut budget = allowance.events;
+        let mut emitted = 0;
         let mut has_looked = false;
         let mut found_at = Instant::now();
-        let mut renewed_at = found_at;
         for program in programs {
             let mut after = match self.at {
                 Some((current, _)) if program < current => continue,
@@ -84,28 +90,23 @@ impl Walk {
             loop {
                 self.at = Some((program, after));
                 let is_late = allowance.time.is_some_and(|time| found_at.elapsed() >= time);
-                if budget == 0 || (has_looked && is_late) {
-                    return Ok(false);
+                let left = allowance.events.saturating_sub(emitted);
+                if left == 0 || (has_looked && is_late) {
+                    return Ok(Slice { at_the_end: false, emitted });
                 }
                 has_looked = true;
-                if renewed_at.elapsed() > LEASE_LIFE / 3 {
-                    if !renew(db, holder).await? {
-                        return Ok(false);
-                    }
-                    renewed_at = Instant::now();
-                }
-                let limit = usize::from(config.page.max(1)).min(budget);
+                let limit = usize::from(config.page.max(1)).min(left);
                 let page = self.page(db, program, after, limit).await?;
-                let lost = self.memory.unknown(page.lost, config.again_after);
+                let lost = self.history.unknown(page.lost, config.again_after);
                 if !lost.is_empty() {
-                    budget -= lost.len();
+                    emitted += lost.len();
                     self.emitted += lost.len();
                     let rows = {
                         let lost = &lost;
                         db.transact("reconciler.emit", |tx, _| Box::pin(outbox::insert(tx, lost.clone()))).await?
                     };
                     outbox.offer(rows);
-                    self.memory.emitted(&lost);
+                    self.history.emitted(&lost);
                     found_at = Instant::now();
                 }
                 match page.next {
@@ -115,11 +116,11 @@ impl Walk {
             }
         }
         if self.emitted > 0 {
-            tracing::warn!(queue = %self.queue, emitted = self.emitted, "leads had lost their message; it was emitted again");
+            tracing::warn!(queue = %self.queue, emitted = self.emitted, "messages of leads were lost and emitted again");
         }
         self.at = None;
-        self.memory.prune(config.again_after);
-        Ok(true)
+        self.history.prune(config.again_after);
+        Ok(Slice { at_the_end: true, emitted })
     }
 
     async fn page(&self, db: &Db, program: ProgramId, after: LeadId, limit: usize) -> Result<Page, StoreError> {
@@ -145,9 +146,4 @@ impl Walk {
 
 const fn lead(outgoing: &Outgoing) -> LeadId {
     outgoing.envelope.lead_id
-}
-
-async fn renew(db: &Db, holder: Uuid) -> Result<bool, StoreError> {
-    const LIFE: Duration = LEASE_LIFE;
-    db.transact("reconciler.lease", |tx, _| Box::pin(reconcile::take_lease(tx, LEASE, holder, LIFE))).await
 }

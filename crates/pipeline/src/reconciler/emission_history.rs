@@ -1,4 +1,4 @@
-//! What was emitted lately.
+//! What was emitted before, and when.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,10 +13,10 @@ const LONGEST: Duration = Duration::from_hours(24);
 /// How many leads are remembered: a few megabytes. Beyond that all is forgotten, at the price of emitting too often.
 const CAPACITY: usize = 50_000;
 
-/// Remembers what was emitted, so that what can't be handled is emitted ever more seldom. It is only for moderation: a
-/// process that starts with an empty one does no harm.
+/// What was emitted, so that an event which nobody can handle is emitted with backoff. A process that starts with an empty
+/// history does no harm: it only begins the backoff anew.
 #[derive(Debug, Default)]
-pub(super) struct Memory(HashMap<LeadId, Emission>);
+pub(super) struct EmissionHistory(HashMap<LeadId, Emission>);
 
 #[derive(Debug)]
 struct Emission {
@@ -31,7 +31,7 @@ impl Emission {
     }
 }
 
-impl Memory {
+impl EmissionHistory {
     /// Those that weren't emitted lately.
     pub(super) fn unknown(&self, mut lost: Vec<Outgoing>, again_after: Duration) -> Vec<Outgoing> {
         lost.retain(|outgoing| {
@@ -93,37 +93,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_same_is_emitted_ever_more_seldom() {
-        let mut memory = Memory::default();
+        let mut history = EmissionHistory::default();
         let lead = LeadId::generate();
-        let is_due = |memory: &Memory| !memory.unknown(vec![event(lead, 1)], HOUR).is_empty();
-        assert!(is_due(&memory));
-        memory.emitted(&[event(lead, 1)]);
-        assert!(!is_due(&memory));
+        let is_due = |history: &EmissionHistory| !history.unknown(vec![event(lead, 1)], HOUR).is_empty();
+        assert!(is_due(&history));
+        history.emitted(&[event(lead, 1)]);
+        assert!(!is_due(&history));
         tokio::time::advance(HOUR).await;
-        assert!(is_due(&memory));
-        memory.emitted(&[event(lead, 1)]);
+        assert!(is_due(&history));
+        history.emitted(&[event(lead, 1)]);
         tokio::time::advance(HOUR).await;
-        assert!(!is_due(&memory));
+        assert!(!is_due(&history));
         tokio::time::advance(HOUR).await;
-        assert!(is_due(&memory));
+        assert!(is_due(&history));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_revision_isnt_the_same() {
-        let mut memory = Memory::default();
+        let mut history = EmissionHistory::default();
         let lead = LeadId::generate();
-        memory.emitted(&[event(lead, 1)]);
-        assert_eq!(memory.unknown(vec![event(lead, 2)], HOUR).len(), 1);
+        history.emitted(&[event(lead, 1)]);
+        assert_eq!(history.unknown(vec![event(lead, 2)], HOUR).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_handled_is_forgotten() {
-        let mut memory = Memory::default();
-        memory.emitted(&[event(LeadId::generate(), 1)]);
-        memory.prune(HOUR);
-        assert_eq!(memory.0.len(), 1);
+        let mut history = EmissionHistory::default();
+        history.emitted(&[event(LeadId::generate(), 1)]);
+        history.prune(HOUR);
+        assert_eq!(history.0.len(), 1);
         tokio::time::advance(HOUR * 2).await;
-        memory.prune(HOUR);
-        assert!(memory.0.is_empty());
+        history.prune(HOUR);
+        assert!(history.0.is_empty());
     }
 }
