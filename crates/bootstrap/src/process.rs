@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use broker::{Admin, BrokerConfig, Publisher};
 use domain::clock::SystemClock;
-use pipeline::{Outbox, OutboxConfig, reconciler};
+use pipeline::{Outbox, OutboxConfig};
 use retry::Policy;
 use service::{
     config::{DatabaseConfig, Document},
@@ -16,9 +16,14 @@ use store::{Db, programs::Directory, schema, server};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Context, health::Surroundings, settings};
+use crate::{
+    Context,
+    health::Surroundings,
+    jobs::{self, JobParts},
+    settings,
+};
 
-/// One pool, one publisher and one outbox, and this process's part in publishing and reconciling.
+/// One pool, one publisher and one outbox, and this process's part in publishing and in the jobs.
 pub struct Process {
     /// The database, its schema checked.
     pub db: Db,
@@ -32,13 +37,14 @@ pub struct Process {
     surroundings: Surroundings,
     readiness: Readiness,
     shutdown: Shutdown,
-    reconciling: JoinHandle<()>,
+    jobs: JoinHandle<()>,
+    jobs_end: CancellationToken,
     publishing: JoinHandle<()>,
     publishing_ends: CancellationToken,
 }
 
 impl Process {
-    /// Waits for PostgreSQL, checks the schema, and starts to publish and to reconcile; `None` when shutdown came first.
+    /// Waits for PostgreSQL, checks the schema, and starts to publish and to run jobs; `None` when shutdown came first.
     /// `name` is what the servers show for its connections.
     ///
     /// # Errors
@@ -51,7 +57,7 @@ impl Process {
     ) -> anyhow::Result<Option<Self>> {
         let vault = settings::vault(document)?;
         let broker = settings::broker(document)?;
-        let eagerness = settings::reconciler(document)?;
+        let reconciler = settings::reconciler(document)?;
         let db = settings::database(document, name)?;
         let surroundings = Surroundings::new(readiness);
 
@@ -72,13 +78,9 @@ impl Process {
             surroundings.health(None),
             publishing_ends.clone(),
         );
-        let reconciling = tokio::spawn(reconciler::run(
-            db.clone(),
-            outbox.clone(),
-            Admin::new(broker.clone()),
-            eagerness,
-            shutdown.soft().clone(),
-        ));
+        let parts = JobParts { outbox: outbox.clone(), admin: Admin::new(broker.clone()), reconciler };
+        let jobs_end = shutdown.soft().child_token();
+        let jobs = tokio::spawn(pipeline::jobs::run(db.clone(), jobs::catalogue(parts)?, jobs_end.clone()));
         Ok(Some(Self {
             programs: Directory::new(db.clone(), vault),
             db,
@@ -88,7 +90,8 @@ impl Process {
             surroundings,
             readiness: readiness.clone(),
             shutdown: shutdown.clone(),
-            reconciling,
+            jobs,
+            jobs_end,
             publishing,
             publishing_ends,
         }))
@@ -109,17 +112,26 @@ impl Process {
         }
     }
 
-    /// After the services have ended: publishes their last events, then closes the connections.
+    /// After the services have ended: stops the jobs, publishes the last events, then closes the connections.
     ///
     /// # Errors
-    /// When publishing broke off by a defect of the program.
+    /// When the jobs or publishing broke off by a defect of the program.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.reconciling.abort();
+        // Jobs may still emit events.
+        self.jobs_end.cancel();
+        let abort = self.jobs.abort_handle();
+        let jobs = match self.shutdown.hard().run_until_cancelled(self.jobs).await {
+            Some(ended) => ended.context("running jobs"),
+            None => {
+                abort.abort();
+                Ok(())
+            }
+        };
         self.publishing_ends.cancel();
         let published = self.publishing.await.context("publishing events");
         self.publisher.close().await;
         self.db.close().await;
-        published
+        published.and(jobs)
     }
 }
 
