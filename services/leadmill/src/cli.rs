@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, dead, demo, doctor, healthcheck, import, keys, mail, migrate, program, rejects, simulate, status, up,
+    bench, dead, demo, doctor, healthcheck, import, jobs, keys, mail, migrate, program, rejects, simulate, status, up,
 };
 
 /// Finds creators who could promote an affiliate program, scores them, and writes to the good ones: lawfully, and once.
@@ -70,6 +70,9 @@ pub enum Command {
     /// Dead letters: messages that no stage could handle
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Jobs: work by the clock; list them, run one now, see how earlier runs went
+    #[command(subcommand)]
+    Jobs(jobs::Command),
     /// Keys
     #[command(subcommand)]
     Keys(keys::Command),

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod doctor;
 pub mod healthcheck;
 pub mod import;
+pub mod jobs;
 pub mod keys;
 pub mod mail;
 pub mod migrate;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Status(args)) => brief(file, async move |document| status::run(&document, args).await),
         Some(Command::Mail(command)) => brief(file, async move |document| mail::run(&document, command).await),
         Some(Command::Dead(command)) => brief(file, async move |document| dead::run(&document, command).await),
+        Some(Command::Jobs(command)) => brief(file, async move |document| jobs::run(&document, command).await),
         Some(Command::Bench(command)) => brief(file, async move |document| bench::run(file, &document, command).await),
         Some(Command::Doctor(args)) => brief(file, async move |document| doctor::run(&document, &args).await),
     };

@@ -5,4 +5,5 @@ mod benchmarks;
 mod commands;
 mod demo;
 mod doctor;
+mod jobs;
 mod usage;

@@ -13,7 +13,7 @@ async fn every_command_explains_itself() {
     let (status, help, _) = run(&["--help"]).await;
     assert_eq!(status, 0);
     for command in [
-        "demo", "up", "migrate", "program", "simulate", "import", "rejects", "status", "mail", "dead", "keys",
+        "demo", "up", "migrate", "program", "simulate", "import", "rejects", "status", "mail", "dead", "jobs", "keys",
         "doctor", "bench",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");
