@@ -104,6 +104,7 @@ pub(crate) struct OutboxMetrics {
     buffered: Gauge<u64>,
     overflowed: Counter<u64>,
     swept: Counter<u64>,
+    skipped: Counter<u64>,
     due: Gauge<u64>,
     scheduled: Gauge<u64>,
     oldest_due: Gauge<f64>,
@@ -125,6 +126,7 @@ impl OutboxMetrics {
             buffered: gauge("leadmill.outbox.buffered", "Events in memory that wait to be published"),
             overflowed: count("leadmill.outbox.overflowed", "Events that found the buffer full and are the sweeper's"),
             swept: count("leadmill.outbox.swept", "Events that the sweeper has claimed"),
+            skipped: count("leadmill.outbox.skipped", "Due rows that this version can't read and leaves to others"),
             due: gauge("leadmill.outbox.due", "Rows of the outbox that are due"),
             scheduled: gauge("leadmill.outbox.scheduled", "Rows of the outbox that are leased or put off"),
             oldest_due: meter
@@ -153,6 +155,12 @@ impl OutboxMetrics {
 
     pub(crate) fn swept(&self, count: usize) {
         self.swept.add(count as u64, &[]);
+    }
+
+    pub(crate) fn skipped(&self, count: usize) {
+        if count > 0 {
+            self.skipped.add(count as u64, &[]);
+        }
     }
 
     pub(crate) fn depth(&self, depth: &Depth) {

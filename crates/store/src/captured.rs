@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use vault::{Column, DataKey, Vault};
 
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, unreadable};
 
 /// The most bytes of a message that are opened.
 const MAIL_BYTES: usize = 4 * 1024 * 1024;
@@ -65,7 +65,10 @@ pub struct CapturedMail {
 }
 
 /// Up to `limit` captured mails of a program after the id `after`, oldest first; or the one with the id `only`. Those of
-/// leads that were erased are left out: nobody can read them any more.
+/// leads that were erased, and those that can't be opened, are left out; no page but the last is empty for that.
+///
+/// # Errors
+/// Also when a master key isn't configured: then it is this process that can't read, and not a row.
 pub async fn page(
     connection: &mut Connection,
     vault: &Vault,
@@ -74,7 +77,43 @@ pub async fn page(
     after: Option<OutreachId>,
     limit: i64,
 ) -> Result<Vec<CapturedMail>, StoreError> {
-    let rows = sqlx::query!(
+    let mut after = after.map(|after| after.as_uuid());
+    loop {
+        let rows = select(connection, program, only, after, limit).await?;
+        let next = rows.last().map(|row| row.outreach_id).filter(|_| rows.len() as i64 == limit);
+        let mut mails = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.outreach_id;
+            let opened = match row.open(vault, program) {
+                Err(error) => Err(error.of_the_row()?),
+                Ok(mail) => Ok(mail),
+            };
+            mails.extend(unreadable::readable("captured_mails", id, opened));
+        }
+        if !mails.is_empty() || next.is_none() {
+            return Ok(mails);
+        }
+        after = next;
+    }
+}
+
+struct Row {
+    outreach_id: Uuid,
+    lead_id: Uuid,
+    mail: Vec<u8>,
+    captured_at: OffsetDateTime,
+    wrapped_key: Vec<u8>,
+}
+
+async fn select(
+    connection: &mut Connection,
+    program: ProgramId,
+    only: Option<OutreachId>,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
         "SELECT c.outreach_id, c.lead_id, c.mail, c.captured_at, k.wrapped_key
          FROM captured_mails c
          JOIN lead_keys k ON k.program_id = c.program_id AND k.lead_id = c.lead_id
@@ -83,20 +122,22 @@ pub async fn page(
          ORDER BY c.outreach_id LIMIT $4",
         program.as_uuid(),
         only.map(|id| id.as_uuid()),
-        after.map(|id| id.as_uuid()),
+        after,
         limit,
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let lead_id = LeadId::from_uuid(row.lead_id);
-            let sealed = |source| StoreError::Sealed { table: "captured_mails", row: row.outreach_id, source };
-            let key = vault.unwrap_lead_key(program, lead_id, &row.wrapped_key).map_err(sealed)?;
-            let message =
-                key.open_compressed(Column::CapturedMail, row.outreach_id, &row.mail, MAIL_BYTES).map_err(sealed)?;
-            let outreach_id = OutreachId::from_uuid(row.outreach_id);
-            Ok(CapturedMail { outreach_id, lead_id, captured_at: row.captured_at, message })
-        })
-        .collect()
+    Ok(rows)
+}
+
+impl Row {
+    fn open(self, vault: &Vault, program: ProgramId) -> Result<CapturedMail, StoreError> {
+        let lead_id = LeadId::from_uuid(self.lead_id);
+        let sealed = |source| StoreError::Sealed { table: "captured_mails", row: self.outreach_id, source };
+        let key = vault.unwrap_lead_key(program, lead_id, &self.wrapped_key).map_err(sealed)?;
+        let message =
+            key.open_compressed(Column::CapturedMail, self.outreach_id, &self.mail, MAIL_BYTES).map_err(sealed)?;
+        let outreach_id = OutreachId::from_uuid(self.outreach_id);
+        Ok(CapturedMail { outreach_id, lead_id, captured_at: self.captured_at, message })
+    }
 }

@@ -8,11 +8,14 @@
 //! slow worker can't write after an erasure. Batches are sorted by key before they are written (no deadlock) and
 //! deduplicated (no "row a second time").
 //!
+//! A row that can't be read doesn't hide the others: who reads many rows skips it, counts it and logs it once.
+//!
 //! To add a query, put it into its aggregate's file, run `make sqlx-prepare`, and commit `.sqlx/` with it.
 
 mod connection;
 mod db;
 mod error;
+mod unreadable;
 
 pub mod analysis_claims;
 pub mod api_keys;

@@ -9,7 +9,7 @@ use domain::event::{Envelope, Outgoing, Queue, Route, TraceContext};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, unreadable};
 
 /// How long a row belongs to the process that wrote or claimed it, in seconds.
 pub const LEASE_SECONDS: i32 = 15;
@@ -21,6 +21,15 @@ pub struct Leased {
     pub outgoing: Outgoing,
     /// When the lease ends, by PostgreSQL's clock; names the row together with the event's id.
     pub available_at: OffsetDateTime,
+}
+
+/// What a sweeper gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// The rows to publish.
+    pub rows: Vec<Leased>,
+    /// How many more were claimed that this version can't read.
+    pub skipped: usize,
 }
 
 /// Rows of the outbox.
@@ -94,9 +103,9 @@ async fn insert_delayed(
 /// Rows are named by where they stand, which needs no index on their ids; that is a place in a table, and the outbox may
 /// be several (`deploy/outbox-partitions.sql`). The array of places is what keeps the planner from reading all of them.
 ///
-/// A row whose envelope can't be read is a defect of the program that wrote it; it stays where it is, is not returned,
-/// and is claimed again later.
-pub async fn claim_due(connection: &mut Connection, limit: i64) -> Result<Vec<Leased>, StoreError> {
+/// A row that this version can't read (an envelope or a queue of a newer one, or a damaged row) is skipped: it stays where it
+/// is, and comes due again when its lease ends.
+pub async fn claim_due(connection: &mut Connection, limit: i64) -> Result<Claimed, StoreError> {
     let rows = sqlx::query!(
         r#"WITH due AS (
                SELECT tableoid, ctid FROM outbox
@@ -111,28 +120,32 @@ pub async fn claim_due(connection: &mut Connection, limit: i64) -> Result<Vec<Le
     )
     .fetch_all(connection)
     .await?;
-    let mut claimed = Vec::with_capacity(rows.len());
-    for row in rows {
-        let envelope = match Envelope::decode(&row.envelope) {
-            Ok(envelope) => envelope,
-            Err(error) => {
-                tracing::error!(event_id = %row.id, %error, "an outbox row can't be read");
-                continue;
-            }
-        };
-        let route = match row.queue {
-            None => Route::Exchange,
-            Some(name) => Route::Queue(name.parse::<Queue>().map_err(|error| StoreError::Inconsistent {
-                table: "outbox",
-                column: "queue",
-                row: row.id,
-                detail: error.to_string(),
-            })?),
-        };
-        let trace = TraceContext { traceparent: row.traceparent, tracestate: row.tracestate };
-        claimed.push(Leased { outgoing: Outgoing { envelope, route, trace }, available_at: row.available_at });
-    }
-    Ok(claimed)
+    let claimed = rows.len();
+    let rows: Vec<Leased> = rows
+        .into_iter()
+        .filter_map(|row| {
+            let outgoing = decode(row.id, &row.envelope, row.queue.as_deref(), row.traceparent, row.tracestate);
+            let outgoing = unreadable::readable("outbox", row.id, outgoing)?;
+            Some(Leased { outgoing, available_at: row.available_at })
+        })
+        .collect();
+    Ok(Claimed { skipped: claimed - rows.len(), rows })
+}
+
+fn decode(
+    row: Uuid,
+    envelope: &[u8],
+    queue: Option<&str>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+) -> Result<Outgoing, StoreError> {
+    let inconsistent = |column, detail| StoreError::Inconsistent { table: "outbox", column, row, detail };
+    let envelope = Envelope::decode(envelope).map_err(|error| inconsistent("envelope", error.to_string()))?;
+    let route = match queue {
+        None => Route::Exchange,
+        Some(name) => Route::Queue(name.parse::<Queue>().map_err(|error| inconsistent("queue", error.to_string()))?),
+    };
+    Ok(Outgoing { envelope, route, trace: TraceContext { traceparent, tracestate } })
 }
 
 /// Deletes rows that the broker has confirmed; returns how many were still this process's.

@@ -19,7 +19,7 @@ use domain::id::{LeadId, OutreachId, ProgramId};
 use domain::outreach::{CampaignStep, Outreach, OutreachState};
 use uuid::Uuid;
 
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, unreadable};
 
 /// When a held row is looked at for the first time, in seconds after it was held: every transaction that was under way then,
 /// and could have missed it, has ended.
@@ -36,7 +36,8 @@ pub struct Listed {
     pub due_at: Option<time::OffsetDateTime>,
 }
 
-/// Up to `limit` rows of a program after the id `after`, oldest first; in one state, or in any.
+/// Up to `limit` rows of a program after the id `after`, oldest first; in one state, or in any. Rows in a state that this
+/// version doesn't know are left out.
 pub async fn list(
     connection: &mut Connection,
     program: ProgramId,
@@ -57,25 +58,25 @@ pub async fn list(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Listed {
-                outreach: Outreach {
-                    id: OutreachId::from_uuid(row.id),
-                    program_id: program,
-                    lead_id: LeadId::from_uuid(row.lead_id),
-                    step: CampaignStep { campaign: row.campaign, step: row.step },
-                    state: parse_state(row.id, &row.state)?,
-                    reason: row.reason,
-                    message_id: row.message_id,
-                    attempts: row.attempts,
-                    enrichment_version: row.enrichment_version,
-                },
-                updated_at: row.updated_at,
-                due_at: row.due_at,
-            })
+    let listed = rows.into_iter().filter_map(|row| {
+        let state = unreadable::readable("outreach", row.id, parse_state(row.id, &row.state))?;
+        Some(Listed {
+            outreach: Outreach {
+                id: OutreachId::from_uuid(row.id),
+                program_id: program,
+                lead_id: LeadId::from_uuid(row.lead_id),
+                step: CampaignStep { campaign: row.campaign, step: row.step },
+                state,
+                reason: row.reason,
+                message_id: row.message_id,
+                attempts: row.attempts,
+                enrichment_version: row.enrichment_version,
+            },
+            updated_at: row.updated_at,
+            due_at: row.due_at,
         })
-        .collect()
+    });
+    Ok(listed.collect())
 }
 
 fn parse_state(row: Uuid, state: &str) -> Result<OutreachState, StoreError> {

@@ -19,7 +19,7 @@ use vault::{ProgramKeys, Vault};
 
 pub(crate) use self::change::LAW_VERSION;
 pub use self::change::{Change, Changed, Version, by_slug_with_version, set};
-use crate::{Connection, Db, StoreError};
+use crate::{Connection, Db, StoreError, unreadable};
 
 /// A program with its keys unwrapped.
 #[derive(Debug, Clone)]
@@ -104,10 +104,10 @@ pub async fn pause(connection: &mut Connection, id: ProgramId, now: OffsetDateTi
     Ok(paused.rows_affected() == 1)
 }
 
-/// Every program, by short name.
+/// Every program that this version can read, by short name.
 pub async fn list(connection: &mut Connection) -> Result<Vec<Program>, StoreError> {
     let rows = select(connection, None, None).await?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    Ok(rows.into_iter().filter_map(|row| unreadable::readable("programs", row.id, row.try_into())).collect())
 }
 
 /// The ids of every program.

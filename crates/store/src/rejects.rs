@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use vault::{Column, INDEX_VERSION, ProgramKeys};
 
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, unreadable};
 
 /// The most bytes of a refused row that are kept.
 pub const RAW_BYTES: usize = 8 * 1024;
@@ -129,7 +129,8 @@ pub struct OpenReject {
     pub created_at: OffsetDateTime,
 }
 
-/// Up to `limit` refused rows after the id `after`, oldest first; of one run, or of all.
+/// Up to `limit` refused rows after the id `after`, oldest first; of one run, or of all. Those that can't be opened are left
+/// out; no page but the last is empty for that.
 pub async fn page(
     connection: &mut Connection,
     keys: &ProgramKeys,
@@ -137,33 +138,56 @@ pub async fn page(
     after: Option<RejectId>,
     limit: i64,
 ) -> Result<Vec<OpenReject>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT id, run_id, line, reason, field, detail, raw, created_at FROM rejected_leads
-         WHERE program_id = $1 AND ($2::uuid IS NULL OR run_id = $2) AND ($3::uuid IS NULL OR id > $3)
-         ORDER BY id LIMIT $4",
-        keys.program().as_uuid(),
-        run.map(|run| run.as_uuid()),
-        after.map(|after| after.as_uuid()),
-        limit,
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let raw = keys
-                .rejects()
-                .open_row(Column::RejectedRow, row.id, &row.raw)
-                .map_err(|source| StoreError::Sealed { table: "rejected_leads", row: row.id, source })?;
-            Ok(OpenReject {
-                id: RejectId::from_uuid(row.id),
-                run_id: RunId::from_uuid(row.run_id),
-                line: row.line,
-                reason: row.reason,
-                field: row.field,
-                detail: row.detail,
-                raw: raw.to_vec(),
-                created_at: row.created_at,
-            })
+    let mut after = after.map(|after| after.as_uuid());
+    loop {
+        let rows = sqlx::query_as!(
+            Row,
+            "SELECT id, run_id, line, reason, field, detail, raw, created_at FROM rejected_leads
+             WHERE program_id = $1 AND ($2::uuid IS NULL OR run_id = $2) AND ($3::uuid IS NULL OR id > $3)
+             ORDER BY id LIMIT $4",
+            keys.program().as_uuid(),
+            run.map(|run| run.as_uuid()),
+            after,
+            limit,
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let next = rows.last().map(|row| row.id).filter(|_| rows.len() as i64 == limit);
+        let page: Vec<OpenReject> =
+            rows.into_iter().filter_map(|row| unreadable::readable("rejected_leads", row.id, row.open(keys))).collect();
+        if !page.is_empty() || next.is_none() {
+            return Ok(page);
+        }
+        after = next;
+    }
+}
+
+struct Row {
+    id: Uuid,
+    run_id: Uuid,
+    line: i64,
+    reason: String,
+    field: String,
+    detail: String,
+    raw: Vec<u8>,
+    created_at: OffsetDateTime,
+}
+
+impl Row {
+    fn open(self, keys: &ProgramKeys) -> Result<OpenReject, StoreError> {
+        let raw = keys
+            .rejects()
+            .open_row(Column::RejectedRow, self.id, &self.raw)
+            .map_err(|source| StoreError::Sealed { table: "rejected_leads", row: self.id, source })?;
+        Ok(OpenReject {
+            id: RejectId::from_uuid(self.id),
+            run_id: RunId::from_uuid(self.run_id),
+            line: self.line,
+            reason: self.reason,
+            field: self.field,
+            detail: self.detail,
+            raw: raw.to_vec(),
+            created_at: self.created_at,
         })
-        .collect()
+    }
 }

@@ -102,6 +102,34 @@ async fn qualified_leads_get_exactly_one_mail_each_and_everybody_else_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_cannot_be_read_does_not_stop_the_mails_of_the_others() {
+    let world = World::new().await;
+    let replica = world.start(&[]);
+    world.enrich(&[creator("ann")]).await;
+    world.wait_for_states("captured=1").await;
+    replica.stop().await;
+    // Its id comes first, so that it has its turn before the other.
+    let added = "WITH added AS (
+                     INSERT INTO programs (id, slug, name, sender_name, sender_email, wrapped_keys, created_at, updated_at)
+                     VALUES ('00000000-0000-7000-8000-000000000001', 'broken', 'x', 'x', 'nobody', '', now(), now())
+                     RETURNING id)
+                 SELECT count(*)::text FROM added";
+    assert_eq!(world.text(added).await, "1");
+    let program = world.program.program.id;
+    let released = world
+        .db
+        .transact("test.release", |tx, _| Box::pin(async move { outreach::requeue_captured(tx, program).await }))
+        .await
+        .unwrap();
+    assert_eq!(released, 1);
+    let server = FakeSmtp::start().await;
+    let replica = world.start_smtp(&server, &[]);
+    world.wait_for_states("sent=1").await;
+    replica.stop().await;
+    world.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_link_in_a_mail_asks_on_get_and_suppresses_on_post() {
     let world = World::new().await;
     let server = FakeSmtp::start().await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use retry::{Policy, Waits};
-use store::outbox::{self, Leased};
+use store::outbox::{self, Claimed, Leased};
 use tokio::time::{Instant, sleep};
 
 use super::Context;
@@ -72,10 +72,11 @@ impl Sweeper {
             // A claim without RabbitMQ would only put the rows off.
             self.context.wait_for_broker(Duration::ZERO).await;
             let limit = self.context.config.sweep;
-            let Some(rows) = self.claim(limit).await else { return Swept::Away };
-            let claimed = rows.len();
-            if claimed > 0 {
-                self.context.metrics.swept(claimed);
+            let Some(Claimed { rows, skipped }) = self.claim(limit).await else { return Swept::Away };
+            let claimed = rows.len() + skipped;
+            self.context.metrics.skipped(skipped);
+            if !rows.is_empty() {
+                self.context.metrics.swept(rows.len());
                 if !self.publish(rows).await {
                     return Swept::Refused;
                 }
@@ -87,16 +88,16 @@ impl Sweeper {
         }
     }
 
-    async fn claim(&mut self, limit: usize) -> Option<Vec<Leased>> {
+    async fn claim(&mut self, limit: usize) -> Option<Claimed> {
         let claimed = self
             .context
             .db
             .transact("outbox.claim", move |tx, _| Box::pin(async move { outbox::claim_due(tx, limit as i64).await }))
             .await;
         match claimed {
-            Ok(rows) => {
+            Ok(claimed) => {
                 self.context.health.present(Part::Database);
-                Some(rows)
+                Some(claimed)
             }
             Err(error) if error.is_transient() => {
                 self.context.health.missing(Part::Database, &chain(&error));

@@ -177,3 +177,19 @@ async fn a_queue_that_vanished_is_declared_again_and_gets_its_events() {
     assert_eq!(drain(&bench).await.len(), 50);
     bench.cleanup().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_for_a_queue_of_a_newer_version_stays_and_the_others_are_published() {
+    let bench = Bench::new().await;
+    bench.execute("ALTER TABLE outbox DROP CONSTRAINT outbox_queue_check").await;
+    bench.insert(many_created(10)).await;
+    let unknown = "UPDATE outbox SET queue = 'lead.replied' WHERE id = (SELECT id FROM outbox ORDER BY id LIMIT 1)";
+    assert_eq!(bench.execute(unknown).await, 1);
+    bench.end_all_leases().await;
+    // So few at once that the row is in the way of each claim.
+    let running = bench.outbox(OutboxConfig { sweep: 1, ..OutboxConfig::default() });
+    bench.namespace.wait_for_depth(QUEUE, 9).await;
+    bench.wait_for_number(ROWS, 1).await;
+    running.stop().await;
+    bench.cleanup().await;
+}

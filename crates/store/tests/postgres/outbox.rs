@@ -8,7 +8,7 @@ use domain::{
     id::LeadId,
 };
 use store::{
-    outbox::{self, Leased},
+    outbox::{self, Claimed, Leased},
     reconcile,
 };
 
@@ -29,6 +29,10 @@ async fn insert(world: &World, events: Vec<Outgoing>) -> Vec<Leased> {
 }
 
 async fn claim(world: &World, limit: i64) -> Vec<Leased> {
+    claim_and_skip(world, limit).await.rows
+}
+
+async fn claim_and_skip(world: &World, limit: i64) -> Claimed {
     world.db.transact("test.claim", |tx, _| Box::pin(async move { outbox::claim_due(tx, limit).await })).await.unwrap()
 }
 
@@ -102,6 +106,41 @@ async fn two_sweepers_share(world: &World) {
     assert_eq!(ids.len() as u64, delete(world, &[one, two].concat()).await);
 }
 
+#[tokio::test]
+async fn a_row_with_an_unknown_queue_or_an_unreadable_envelope_is_skipped_and_the_others_are_claimed() {
+    let world = World::new().await;
+    // As a newer version's migration would have it.
+    world.execute("ALTER TABLE outbox DROP CONSTRAINT outbox_queue_check").await;
+    let written = insert(&world, (0..6).map(|_| event(&world, Route::Queue(Queue::LeadCreated))).collect()).await;
+    let id = |index: usize| written[index].outgoing.envelope.event_id;
+    world.execute(&format!("UPDATE outbox SET queue = 'lead.replied' WHERE id = '{}'", id(1))).await;
+    world.execute(&format!("UPDATE outbox SET envelope = 'nonsense' WHERE id = '{}'", id(3))).await;
+    world.execute(&format!("UPDATE outbox SET envelope = '\\xff00' WHERE id = '{}'", id(4))).await;
+    world.execute("UPDATE outbox SET available_at = now() - interval '1 second'").await;
+    let claimed = claim_and_skip(&world, 10).await;
+    let mut found: Vec<_> = claimed.rows.iter().map(|row| row.outgoing.envelope.event_id).collect();
+    found.sort_unstable();
+    assert_eq!((found, claimed.skipped), (vec![id(0), id(2), id(5)], 3));
+    assert_eq!(delete(&world, &claimed.rows).await, 3);
+    assert_eq!(world.count("SELECT count(*) FROM outbox").await, 3, "what can't be read stays for who can");
+}
+
+#[tokio::test]
+async fn an_envelope_that_nobody_can_read_does_not_hide_the_leads_that_wait_in_the_outbox() {
+    let world = World::new().await;
+    let written = insert(&world, (0..4).map(|_| event(&world, Route::Exchange)).collect()).await;
+    for (row, envelope) in written.iter().zip(["nonsense", "\\xff00", r#"{"lead_id": "nobody"}"#]) {
+        let id = row.outgoing.envelope.event_id;
+        world.execute(&format!("UPDATE outbox SET envelope = '{envelope}' WHERE id = '{id}'")).await;
+    }
+    let leads: Vec<LeadId> = written.iter().map(|row| row.outgoing.envelope.lead_id).collect();
+    let asking = {
+        let leads = leads.as_slice();
+        world.db.transact("test.waiting", |tx, _| Box::pin(async move { reconcile::still_in_outbox(tx, leads).await }))
+    };
+    assert_eq!(asking.await.unwrap(), [leads[3]].into());
+}
+
 /// The outbox as an operator with many cores may have it.
 const PARTITIONS: &str = include_str!("../../../../deploy/outbox-partitions.sql");
 
@@ -161,7 +200,7 @@ async fn a_claim_reads_what_is_due_and_not_the_whole_outbox_partitioned_or_not()
         world.execute("UPDATE outbox SET available_at = now() - interval '1 second'").await;
         let reading = world.db.transact("test.claim", |tx, _| {
             Box::pin(async move {
-                assert_eq!(outbox::claim_due(tx, 10).await?.len(), 10);
+                assert_eq!(outbox::claim_due(tx, 10).await?.rows.len(), 10);
                 let read =
                     "SELECT sum(seq_tup_read)::bigint FROM pg_stat_xact_user_tables WHERE relname LIKE 'outbox%'";
                 Ok(sqlx::query_scalar::<_, i64>(read).fetch_one(tx).await?)

@@ -206,9 +206,10 @@ impl Captured {
                     return Ok(count);
                 }
             }
+            // A page may be short for mails that can't be opened; only an empty one is the end.
             match page.back() {
-                Some(last) if page.len() as i64 == PAGE => after = Some(last.outreach_id),
-                _ => return Ok(count),
+                Some(last) => after = Some(last.outreach_id),
+                None => return Ok(count),
             }
         }
     }

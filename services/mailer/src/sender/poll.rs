@@ -1,6 +1,10 @@
 //! Claims what is due: deferred and left-over mails, those of limited programs; and takes back leases that ran out.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use domain::{
     event::TraceContext,
@@ -83,6 +87,8 @@ async fn long_after(soft: &CancellationToken) {
 #[derive(Default)]
 struct Programs {
     ids: Vec<ProgramId>,
+    /// Those whose mails can't be sent, and whose error was logged.
+    broken: HashSet<ProgramId>,
     /// When to look again; rounds come more often than that while there is much to send.
     next_look: Option<Instant>,
 }
@@ -120,12 +126,25 @@ async fn round(
     soft: &CancellationToken,
 ) -> Result<bool, StoreError> {
     programs.look(sender).await?;
-    let mut more = false;
+    let (mut more, mut broken) = (false, Vec::new());
     for program in &programs.ids {
         if soft.is_cancelled() {
             break;
         }
-        more |= claim_and_start(sender, *program, &mut slots).await?;
+        match claim_and_start(sender, *program, &mut slots).await {
+            Ok(has_more) => more |= has_more,
+            // A row of this program that can't be read must not stop the mails of the others.
+            Err(error) if !error.is_transient() => broken.push((*program, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    for (program, error) in broken {
+        if programs.broken.insert(program) {
+            tracing::error!(
+                program.id = %program, error = &error as &dyn std::error::Error,
+                "cannot send the mails of a program, going on with the others"
+            );
+        }
     }
     if !programs.ids.is_empty() {
         programs.ids.rotate_left(1);
