@@ -25,6 +25,7 @@ pub fn catalogue(parts: JobParts) -> Result<Vec<Job>, InvalidCron> {
     let JobParts { outbox, admin, reconciler } = parts;
     Ok(vec![
         reconciler::job(reconciler, outbox, admin),
+        reconciler::full_scan_job()?,
         Job::of_rows("job-history", "Deletes records of job runs that nobody needs any more", store::jobs::prune)
             .scheduled(Schedule::cron("17 4 * * *")?)
             .catching_up(CatchUp::Skip),

@@ -9,9 +9,12 @@
 //! a consumer takes for what it has in hand. A lead whose message is a dead letter is unfinished too; so that it doesn't
 //! become one once a minute, each lead's event is emitted with backoff.
 //!
-//! It runs as a job ([`job`]): each run looks at the queues once and reads a slice of the unfinished leads.
+//! It runs as a job ([`job`]): each run looks at the queues once and reads a slice of the unfinished leads, by indexes that
+//! hold no others. What a version that doesn't know these indexes has changed is found by a second job, which looks at all
+//! leads at night ([`full_scan_job`]).
 
 mod emission_history;
+mod full_scan;
 mod scan;
 
 use std::{sync::Arc, time::Duration};
@@ -22,6 +25,7 @@ use store::{Db, StoreError, outbox::Depth, reconcile};
 use time::OffsetDateTime;
 use tokio::{sync::Mutex, time::Instant};
 
+pub use self::full_scan::full_scan_job;
 use self::scan::{Allowance, Scan};
 use crate::{
     jobs::{Completed, Job, JobError, Schedule, Stopped},

@@ -76,9 +76,12 @@ pub async fn write(
     }
     let mut ids: Vec<_> = newest.keys().copied().collect();
     ids.sort_unstable();
-    let alive = leads::lock_keys(connection, &ids).await?;
+    let alive = leads::lock_keys_for_update(connection, &ids).await?;
     let items: Vec<&SealedEnrichment> = ids.iter().filter(|id| alive.contains(id)).map(|id| newest[id]).collect();
     let versions = upsert(connection, &items, now).await?;
+    // Also of those that were stale: an enrichment of that revision or a newer one is stored.
+    let enriched: Vec<_> = items.iter().map(|item| (item.program_id, item.lead_id, item.lead_revision)).collect();
+    leads::enriched(connection, &enriched).await?;
     let mut taken: HashMap<(ProgramId, LeadId), i32> = HashMap::new();
     Ok(batch
         .iter()

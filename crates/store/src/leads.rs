@@ -209,6 +209,77 @@ pub(crate) async fn lock_keys(
     Ok(alive)
 }
 
+/// Does what [`lock_keys`] does for who is about to write the key rows themselves, with [`await_enrichment`] or
+/// [`enriched`]: of two such transactions, the second waits here, and sees what the first has written.
+pub(crate) async fn lock_keys_for_update(
+    connection: &mut Connection,
+    ids: &[(ProgramId, LeadId)],
+) -> Result<HashSet<(ProgramId, LeadId)>, StoreError> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    let mut alive = HashSet::with_capacity(ids.len());
+    for ids in ids.chunk_by(|(one, _), (next, _)| one == next) {
+        let (program, leads) = (ids[0].0, ids.iter().map(|(_, lead)| lead.as_uuid()).collect::<Vec<_>>());
+        let locked = sqlx::query_scalar!(
+            "SELECT k.lead_id
+             FROM UNNEST($2::uuid[]) AS w (lead_id)
+             CROSS JOIN LATERAL (SELECT lead_id FROM lead_keys
+                                 WHERE program_id = $1 AND lead_id = w.lead_id
+                                 FOR NO KEY UPDATE) k",
+            program.as_uuid(),
+            &leads,
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        alive.extend(locked.into_iter().map(|lead| (program, LeadId::from_uuid(lead))));
+    }
+    Ok(alive)
+}
+
+/// A lead and one of its revisions.
+pub(crate) type Revision = (ProgramId, LeadId, i32);
+
+fn revision_columns(revisions: &[Revision]) -> (Vec<Uuid>, Vec<Uuid>, Vec<i32>) {
+    (
+        revisions.iter().map(|(program, _, _)| program.as_uuid()).collect(),
+        revisions.iter().map(|(_, lead, _)| lead.as_uuid()).collect(),
+        revisions.iter().map(|(_, _, revision)| *revision).collect(),
+    )
+}
+
+/// Notes that these revisions wait for an enrichment, unless a newer one of the lead does. Their keys are locked by [`lock_keys_for_update`].
+pub(crate) async fn await_enrichment(connection: &mut Connection, revisions: &[Revision]) -> Result<(), StoreError> {
+    let (programs, leads, revisions) = revision_columns(revisions);
+    sqlx::query!(
+        "UPDATE lead_keys k SET awaited_revision = n.revision
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::int[]) AS n (program_id, lead_id, revision)
+         WHERE k.program_id = n.program_id AND k.lead_id = n.lead_id AND coalesce(k.awaited_revision, 0) < n.revision",
+        &programs,
+        &leads,
+        &revisions,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes that these revisions are enriched; a lead that waits for the enrichment of a newer one goes on waiting. Their keys
+/// are locked by [`lock_keys_for_update`].
+pub(crate) async fn enriched(connection: &mut Connection, revisions: &[Revision]) -> Result<(), StoreError> {
+    let (programs, leads, revisions) = revision_columns(revisions);
+    sqlx::query!(
+        "UPDATE lead_keys k SET awaited_revision = NULL
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::int[]) AS n (program_id, lead_id, revision)
+         WHERE k.program_id = n.program_id AND k.lead_id = n.lead_id AND k.awaited_revision <= n.revision",
+        &programs,
+        &leads,
+        &revisions,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Finds a program's leads by address.
 pub async fn find_by_email(
     connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! One pass over all leads, program by program, in the order of their ids.
+//! One pass over the unfinished leads, program by program, in the order of their ids.
 
 use std::time::Duration;
 
@@ -33,13 +33,13 @@ pub(super) struct Allowance {
 /// What came of going on with a scan.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slice {
-    /// Whether all leads were looked at.
+    /// Whether all unfinished leads were looked at.
     pub(super) at_the_end: bool,
     /// How many events were emitted.
     pub(super) emitted: usize,
 }
 
-/// A scan of the leads that a queue's consumer should have handled.
+/// A scan of the unfinished leads that a queue's consumer should have handled.
 pub(super) struct Scan {
     queue: Queue,
     /// What changed later may be on its way.
@@ -68,7 +68,7 @@ impl Scan {
         self.history = EmissionHistory::default();
     }
 
-    /// Goes on until all leads were looked at or the allowance is used up. One page is always looked at.
+    /// Goes on until all unfinished leads were looked at or the allowance is used up. One page is always looked at.
     pub(super) async fn go_on(
         &mut self,
         db: &Db,

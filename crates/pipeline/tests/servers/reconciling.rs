@@ -1,6 +1,12 @@
 //! The reconciler: leads whose message is gone are told of again.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use broker::Admin;
 use domain::id::{LeadId, ProgramId};
@@ -193,6 +199,83 @@ async fn one_replica_reconciles_and_another_takes_over_and_queues_arent_overfill
     bench.namespace.wait_for_depth(CREATED, 20).await;
     cancel_second.cancel();
     soon(second).await.unwrap();
+    running.stop().await;
+    bench.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lease_of_an_older_versions_reconciler_keeps_this_one_from_running() {
+    let bench = Bench::new().await;
+    let program = program(&bench, "one").await;
+    leads(&bench, program, 3).await;
+    bench.execute("INSERT INTO leases VALUES ('reconciler', gen_random_uuid(), now() + interval '1 hour')").await;
+    let running = bench.outbox(OutboxConfig::default());
+    let runs = Arc::new(AtomicUsize::new(0));
+    let witness = {
+        let runs = Arc::clone(&runs);
+        jobs::Job::of_rows("witness", "Shows that time passes", move |_| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            async { Ok(0) }
+        })
+    };
+    let admin = Admin::new(bench.broker.clone());
+    let jobs = vec![
+        reconciler::job(hasty(), running.outbox.clone(), admin),
+        witness.scheduled(jobs::Schedule::every(Duration::from_millis(20))),
+    ];
+    let cancel = CancellationToken::new();
+    let ended = tokio::spawn(jobs::run(bench.db.clone(), jobs, cancel.clone()));
+    let passing = async {
+        while runs.load(Ordering::SeqCst) < 20 {
+            // Nobody tells of runs, so there is nothing to wait for but the next look.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(passing).await;
+    assert_eq!(bench.number("SELECT count(*) FROM queue_observations").await, 0, "it ran beside the older one");
+    bench.execute("UPDATE leases SET expires_at = now() WHERE name = 'reconciler'").await;
+    bench.namespace.wait_for_depth(CREATED, 3).await;
+    cancel.cancel();
+    soon(ended).await.unwrap();
+    running.stop().await;
+    bench.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreadable_envelope_in_the_outbox_does_not_stop_the_reconciler() {
+    let bench = Bench::new().await;
+    let program = program(&bench, "one").await;
+    leads(&bench, program, 3).await;
+    bench.insert(vec![created()]).await;
+    bench.execute("UPDATE outbox SET envelope = '\\xff00', available_at = now() + interval '1 hour'").await;
+    let running = bench.outbox(OutboxConfig::default());
+    let (cancel, ended) = start(&bench, &running, hasty());
+    bench.namespace.wait_for_depth(CREATED, 3).await;
+    cancel.cancel();
+    soon(ended).await.unwrap();
+    running.stop().await;
+    bench.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leads_that_an_older_version_changed_are_found_by_the_full_scan() {
+    let bench = Bench::new().await;
+    let program = program(&bench, "one").await;
+    leads(&bench, program, 5).await;
+    enrich_all(&bench).await;
+    bench.execute("UPDATE enriched_leads SET decision = 'declined', decided_version = 1, decided_at = now()").await;
+    bench.execute("UPDATE lead_keys SET awaited_revision = NULL").await;
+    bench.execute("UPDATE leads SET revision = 2 WHERE id = (SELECT max(id::text)::uuid FROM leads)").await;
+    let running = bench.outbox(OutboxConfig::default());
+    let (cancel, ended) = start(&bench, &running, hasty());
+    look_again(&bench).await;
+    assert_eq!(bench.namespace.depth(CREATED).await, Some(0));
+    let full_scan = reconciler::full_scan_job().unwrap();
+    let ran = jobs::run_on_request(&bench.db, &full_scan, &CancellationToken::new(), |_| {}).await.unwrap();
+    assert_eq!((ran.rows, ran.detail.as_deref()), (1, Some("5 leads checked")));
+    bench.namespace.wait_for_depth(CREATED, 1).await;
+    cancel.cancel();
+    soon(ended).await.unwrap();
     running.stop().await;
     bench.cleanup().await;
 }

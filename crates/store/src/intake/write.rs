@@ -131,7 +131,7 @@ impl Plan<'_> {
             return Ok(());
         }
         let ids: Vec<_> = changed.ids.iter().map(|id| (self.program, LeadId::from_uuid(*id))).collect();
-        leads::lock_keys(tx, &ids).await?;
+        leads::lock_keys_for_update(tx, &ids).await?;
         let updated = sqlx::query!(
             "UPDATE leads l
              SET name = n.name, username = n.username, email = n.email, profile_url = n.profile_url,
@@ -161,8 +161,14 @@ impl Plan<'_> {
             &changed.countries as &[Option<String>],
             &changed.email_indexes as &[Option<Vec<u8>>],
         )
-        .execute(tx)
+        .execute(&mut *tx)
         .await?;
-        if updated.rows_affected() == changed.ids.len() as u64 { Ok(()) } else { Err(StoreError::Stale) }
+        if updated.rows_affected() != changed.ids.len() as u64 {
+            return Err(StoreError::Stale);
+        }
+        let revisions = changed.revisions.iter().map(|replaced| replaced + 1);
+        let revisions: Vec<_> =
+            ids.into_iter().zip(revisions).map(|((program, lead), new)| (program, lead, new)).collect();
+        leads::await_enrichment(tx, &revisions).await
     }
 }
