@@ -77,6 +77,7 @@ const FENCED: &[(&str, &[&str], &str)] = &[
     ("lapin", &["broker", "ceiling", "test-support"], "all AMQP is in `broker`; `ceiling` measures what it costs"),
     ("lettre", &["mailer"], "only `mailer` sends mail"),
     ("reqwest", &["enricher"], "only crates that speak a remote API use an HTTP client"),
+    ("croner", &["pipeline"], "what is due by the clock is a job, and jobs are in `pipeline`"),
     ("backoff", &["retry"], "it is unmaintained (RUSTSEC-2025-0012); one crate hides it, so that it can be replaced"),
 ];
 

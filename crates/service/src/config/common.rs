@@ -148,7 +148,7 @@ pub struct ReconcilerSection {
     /// Time between two looks at the queues.
     #[serde(with = "super::duration")]
     pub observe_every: Duration,
-    /// Rest after all leads were looked at.
+    /// Rest after all unfinished leads were looked at.
     #[serde(with = "super::duration")]
     pub rest: Duration,
     /// How long before its queue was seen empty a lead must have changed to count as lost.
