@@ -20,4 +20,5 @@ pub mod profile_url;
 pub mod program;
 pub mod qualification;
 pub mod reject;
+pub mod smtp_reply;
 pub mod text;
