@@ -34,6 +34,7 @@ pub mod reconcile;
 pub mod rejects;
 pub mod runs;
 pub mod schema;
+pub mod sender_health;
 pub mod server;
 pub mod status;
 pub mod suppressions;

@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod claim;
 pub mod data_phase;
+pub mod mailbox_full;
 pub mod plan;
 pub mod recipients;
 pub mod reevaluate;

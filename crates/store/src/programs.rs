@@ -28,6 +28,8 @@ pub struct OpenProgram {
     pub program: Program,
     /// Its keys.
     pub keys: ProgramKeys,
+    /// Whether it was resting when it was read: nothing of it may be claimed.
+    pub rests: bool,
 }
 
 /// Creates a program with new keys.
@@ -53,7 +55,7 @@ pub async fn create(
     if !inserted {
         return Err(StoreError::Conflict(format!("there is a program `{slug}` already")));
     }
-    Ok(OpenProgram { program: Program { id, slug: slug.clone(), settings: settings.clone() }, keys })
+    Ok(OpenProgram { program: Program { id, slug: slug.clone(), settings: settings.clone() }, keys, rests: false })
 }
 
 async fn insert(
@@ -91,13 +93,20 @@ async fn insert(
     Ok(inserted.rows_affected() == 1)
 }
 
-/// Pauses a program's sending: a mail server refuses its sender, and a person has to look. `false` when it is paused
-/// already.
-pub async fn pause(connection: &mut Connection, id: ProgramId, now: OffsetDateTime) -> Result<bool, StoreError> {
+/// Pauses a program's sending until a person resumes it. `reason` is shown to people and names no recipient. `false` when it is
+/// paused already: the first reason stays.
+pub async fn pause(
+    connection: &mut Connection,
+    id: ProgramId,
+    reason: &str,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let paused = sqlx::query!(
-        "UPDATE programs SET paused = true, version = version + 1, updated_at = $2 WHERE id = $1 AND NOT paused",
+        "UPDATE programs SET paused = true, version = version + 1, paused_reason = $3, paused_at = $2, updated_at = $2
+         WHERE id = $1 AND NOT paused",
         id.as_uuid(),
         now,
+        reason,
     )
     .execute(connection)
     .await?;
@@ -178,6 +187,7 @@ struct Row {
     daily_cap: Option<i32>,
     paused: bool,
     wrapped_keys: Vec<u8>,
+    rests: bool,
 }
 
 async fn select(
@@ -187,11 +197,11 @@ async fn select(
 ) -> Result<Vec<Row>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, slug, name, sender_name, sender_email, reply_to, postal_address, privacy_url, threshold, niches,
-                product, basis, daily_cap, paused, wrapped_keys
-         FROM programs
-         WHERE ($1::uuid IS NULL OR id = $1) AND ($2::text IS NULL OR slug = $2)
-         ORDER BY slug",
+        r#"SELECT id, slug, name, sender_name, sender_email, reply_to, postal_address, privacy_url, threshold, niches,
+                  product, basis, daily_cap, paused, wrapped_keys, coalesce(rest_until > now(), false) AS "rests!"
+           FROM programs
+           WHERE ($1::uuid IS NULL OR id = $1) AND ($2::text IS NULL OR slug = $2)
+           ORDER BY slug"#,
         id.map(|id| id.as_uuid()),
         slug.map(Slug::as_str),
     )
@@ -292,6 +302,7 @@ impl Directory {
             row: row.id,
             source,
         })?;
-        Ok(Some(Arc::new(OpenProgram { program: row.try_into()?, keys })))
+        let rests = row.rests;
+        Ok(Some(Arc::new(OpenProgram { program: row.try_into()?, keys, rests })))
     }
 }

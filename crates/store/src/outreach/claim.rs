@@ -52,7 +52,7 @@ impl Claim {
     }
 }
 
-/// Claims up to `limit` due rows of one program, unless it is paused. What must not be sent is cancelled, and what was planned
+/// Claims up to `limit` due rows of one program, unless it is paused or rests. What must not be sent is cancelled, and what was planned
 /// for another address is planned again, so that no row is looked at by one claim after the other.
 ///
 /// In the rest of its transaction nothing is sorted that an index can order.
@@ -71,7 +71,7 @@ pub async fn claim(
         r#"WITH due AS (
                SELECT o.program_id, o.id, o.lead_id, o.recipient_index FROM outreach o
                WHERE o.program_id = $1 AND o.state IN ('queued', 'deferred') AND o.due_at <= now()
-                 AND NOT (SELECT p.paused FROM programs p WHERE p.id = $1)
+                 AND (SELECT NOT p.paused AND coalesce(p.rest_until <= now(), true) FROM programs p WHERE p.id = $1)
                ORDER BY o.due_at LIMIT $2
                FOR UPDATE OF o SKIP LOCKED
            ), seen AS (

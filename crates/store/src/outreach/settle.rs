@@ -49,14 +49,12 @@ pub enum Outcome {
     Sent,
     /// It was kept instead.
     Captured(SealedMail),
-    /// It is to be tried again later. Once a server has been asking to come back later for four days, it has failed.
+    /// A server asked to come back later; it has failed four days after the first time that one did.
     Deferred {
         /// A short code, such as `smtp_451_4.3.0`.
         reason: String,
         /// How long to wait.
         after: Duration,
-        /// Whether it was a server that asked to come back. What went wrong on our own side never makes a mail fail.
-        by_server: bool,
     },
     /// A server refused it for good.
     Failed {
@@ -69,6 +67,14 @@ pub enum Outcome {
     Uncertain {
         /// A short code, such as `connection_lost`.
         reason: String,
+    },
+    /// It waits for our sender, our account or our database, through no fault of its own, and its body phase has begun: deferred,
+    /// without counting towards the four days.
+    Postponed {
+        /// A short code, such as `account_limited:smtp_550_5.4.5`.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
     },
     /// Nothing of it went out, through no fault of its own: back into the queue.
     Returned {
@@ -87,7 +93,7 @@ impl Outcome {
         match self {
             Self::Sent => OutreachState::Sent,
             Self::Captured(_) => OutreachState::Captured,
-            Self::Deferred { .. } => OutreachState::Deferred,
+            Self::Deferred { .. } | Self::Postponed { .. } => OutreachState::Deferred,
             Self::Failed { .. } => OutreachState::Failed,
             Self::Uncertain { .. } => OutreachState::Uncertain,
             Self::Returned { .. } => OutreachState::Queued,
@@ -98,15 +104,15 @@ impl Outcome {
     /// Whether a server had its say about this mail.
     const fn reached_a_server(&self) -> bool {
         match self {
-            Self::Deferred { by_server, .. } => *by_server,
-            Self::Sent | Self::Failed { .. } | Self::Uncertain { .. } => true,
-            Self::Captured(_) | Self::Returned { .. } | Self::Held { .. } => false,
+            Self::Deferred { .. } | Self::Sent | Self::Failed { .. } | Self::Uncertain { .. } => true,
+            Self::Postponed { .. } | Self::Captured(_) | Self::Returned { .. } | Self::Held { .. } => false,
         }
     }
 
     fn reason(&self) -> Option<String> {
         match self {
             Self::Deferred { reason, .. }
+            | Self::Postponed { reason, .. }
             | Self::Failed { reason, .. }
             | Self::Uncertain { reason }
             | Self::Held { reason } => Some(reason.clone()),
@@ -116,7 +122,9 @@ impl Outcome {
 
     fn delay(&self) -> Option<f64> {
         match self {
-            Self::Deferred { after, .. } | Self::Returned { after } => Some(after.as_secs_f64()),
+            Self::Deferred { after, .. } | Self::Postponed { after, .. } | Self::Returned { after } => {
+                Some(after.as_secs_f64())
+            }
             Self::Held { .. } => Some(FIRST_LOOK_SECONDS),
             _ => None,
         }
@@ -300,6 +308,7 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
         &codes as &[Option<i16>],
         &replies as &[Option<Vec<u8>>],
         f64::from(GIVE_UP_DAYS),
+        &final_after_days,
     )
     .fetch_all(connection)
     .await?;

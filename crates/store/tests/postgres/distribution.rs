@@ -37,6 +37,7 @@ const PLACES: &[(&str, Place)] = &[
     ("outreach", Place::Distributed),
     ("captured_mails", Place::Distributed),
     ("suppressions", Place::Distributed),
+    ("sender_refusals", Place::Distributed),
     ("send_budgets", Place::Distributed),
     ("model_usage", Place::Distributed),
     ("analysis_claims", Place::Distributed),

@@ -15,6 +15,7 @@ mod outreach;
 mod recipients;
 mod reconcile;
 mod schema;
+mod sender_health;
 mod sessions;
 mod sql;
 mod unreadable;

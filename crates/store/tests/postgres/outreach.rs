@@ -338,7 +338,7 @@ async fn a_hard_bounce_suppresses_the_address() {
 #[tokio::test]
 async fn a_deferred_mail_comes_back_until_four_days_have_passed() {
     let world = World::new().await;
-    let deferred = || Outcome::Deferred { reason: "greylisted".to_owned(), after: Duration::ZERO, by_server: true };
+    let deferred = || Outcome::Deferred { reason: "greylisted".to_owned(), after: Duration::ZERO };
     let first = claimed(&world, "ann").await;
     assert!(begin(&world, &first).await);
     assert_eq!(settle_one(&world, &first, deferred()).await, Some(OutreachState::Deferred));
@@ -352,23 +352,24 @@ async fn a_deferred_mail_comes_back_until_four_days_have_passed() {
 #[tokio::test]
 async fn four_days_count_from_the_first_attempt_that_reached_a_server() {
     let world = World::new().await;
-    let by = |by_server| Outcome::Deferred { reason: "later".to_owned(), after: Duration::ZERO, by_server };
+    let by_us = || Outcome::Postponed { reason: "not_committed".to_owned(), after: Duration::ZERO };
+    let by_server = || Outcome::Deferred { reason: "later".to_owned(), after: Duration::ZERO };
     let first = claimed(&world, "ann").await;
     world.execute("UPDATE outreach SET created_at = now() - interval '30 days'").await;
     assert!(begin(&world, &first).await);
     // Our own database failed: nothing of the mail was sent, and no server was asked for it.
-    assert_eq!(settle_one(&world, &first, by(false)).await, Some(OutreachState::Deferred));
+    assert_eq!(settle_one(&world, &first, by_us()).await, Some(OutreachState::Deferred));
     assert_eq!(world.count("SELECT count(*) FROM outreach WHERE first_attempt_at IS NULL").await, 1);
     let second = claim_some(&world, 1).await.remove(0);
     assert!(begin(&world, &second).await);
-    assert_eq!(settle_one(&world, &second, by(true)).await, Some(OutreachState::Deferred));
+    assert_eq!(settle_one(&world, &second, by_server()).await, Some(OutreachState::Deferred));
     world.execute("UPDATE outreach SET first_attempt_at = now() - interval '5 days'").await;
     let third = claim_some(&world, 1).await.remove(0);
     assert!(begin(&world, &third).await);
-    assert_eq!(settle_one(&world, &third, by(false)).await, Some(OutreachState::Deferred), "not a server's word");
+    assert_eq!(settle_one(&world, &third, by_us()).await, Some(OutreachState::Deferred), "not a server's word");
     let fourth = claim_some(&world, 1).await.remove(0);
     assert!(begin(&world, &fourth).await);
-    assert_eq!(settle_one(&world, &fourth, by(true)).await, Some(OutreachState::Failed));
+    assert_eq!(settle_one(&world, &fourth, by_server()).await, Some(OutreachState::Failed));
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn send(world: &World, outcome: Outcome) -> LeadId {
 }
 
 fn deferred() -> Outcome {
-    Outcome::Deferred { reason: "smtp_450".to_owned(), after: std::time::Duration::ZERO, by_server: true }
+    Outcome::Deferred { reason: "smtp_450".to_owned(), after: std::time::Duration::ZERO }
 }
 
 #[tokio::test]

@@ -38,14 +38,13 @@ const MAX_DOUBLINGS: i32 = 20;
 pub(super) fn outcome_of(outcome: &SendOutcome, in_data: bool, pauses: Pauses) -> Outcome {
     let Pauses { backoff, longest, gate } = pauses;
     let again = |reason: String, after| {
-        if in_data { Outcome::Deferred { reason, after, by_server: false } } else { Outcome::Returned { after } }
+        if in_data { Outcome::Postponed { reason, after } } else { Outcome::Returned { after } }
     };
     match outcome {
         SendOutcome::Sent { .. } => Outcome::Sent,
         SendOutcome::Deferred { reason, slow_domain } => Outcome::Deferred {
             reason: reason.clone(),
             after: if *slow_domain { backoff.max(SLOW_DOMAIN.min(longest)) } else { backoff },
-            by_server: true,
         },
         SendOutcome::Failed { reply, hard_bounce } => {
             Outcome::Failed { reason: reply.reason(), hard_bounce: *hard_bounce }

@@ -63,7 +63,7 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
             // The row may or may not be in the data phase; nothing was sent, and this token may say so in both.
             sender.count("uncommitted", 1);
             let (reason, after) = ("not_committed".to_owned(), UNCOMMITTED_PAUSE);
-            let outcome = Outcome::Deferred { reason, after, by_server: false };
+            let outcome = Outcome::Postponed { reason, after };
             sender.settle(job, outcome, None).await;
         }
         Delivery::Known(outcome, in_data) => {
