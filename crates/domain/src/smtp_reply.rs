@@ -212,6 +212,7 @@ mod tests {
             (Phase::Recipient, "552 Requested mail action aborted, mailbox full", MailboxFull),
             // This message
             (Phase::Sender, "552 5.3.4 too big", MessageRefused),
+            (Phase::Sender, "552 5.2.2 too much mail", MessageRefused),
             (Phase::Data, "554 5.5.1 bad sequence", MessageRefused),
             (Phase::Recipient, "550 5.5.0 command rejected", MessageRefused),
             (Phase::Body, "554 5.6.0 malformed", MessageRefused),

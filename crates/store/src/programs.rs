@@ -142,9 +142,10 @@ pub(crate) async fn current(
     let mut found = HashMap::with_capacity(ids.len());
     for id in ids {
         for row in select(connection, Some(*id), None).await? {
+            let rests = row.rests;
             match Program::try_from(row) {
                 Ok(program) => {
-                    let may_claim = !program.settings.paused;
+                    let may_claim = !program.settings.paused && !rests;
                     found.insert(*id, CurrentProgram { program, may_claim });
                 }
                 Err(error) => {

@@ -206,6 +206,24 @@ pub async fn account_limited(
     Ok(Reaction::Rest { remaining: length, began: true })
 }
 
+/// Says why a person paused a program.
+pub async fn explain_pause(
+    connection: &mut Connection,
+    program: ProgramId,
+    reason: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE programs SET paused_reason = $2, paused_at = $3 WHERE id = $1 AND paused",
+        program.as_uuid(),
+        reason,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Lets a program send again: ends its pause and its rest. What was refused until now doesn't count any more.
 pub async fn resume(connection: &mut Connection, program: ProgramId, now: OffsetDateTime) -> Result<(), StoreError> {
     sqlx::query!(

@@ -7,6 +7,7 @@
 //! | [`settings`] | the configuration, and what is made from it |
 //! | [`services`] | all services over one set of connections |
 //! | [`collecting`] | taking leads in without a running service |
+//! | [`sending`] | why a program doesn't send |
 //! | [`output`], [`progress`] | for people and for scripts |
 //!
 //! **Architecture invariant:** this crate holds no logic of the pipeline. It puts the services' libraries together, asks
@@ -21,6 +22,7 @@ mod collecting;
 mod commands;
 mod output;
 mod progress;
+mod sending;
 mod services;
 mod settings;
 

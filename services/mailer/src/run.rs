@@ -12,7 +12,7 @@ use crate::{
     config::{MailerConfig, TransportKind},
     message::{Composer, Links},
     plan::PlanStage,
-    sender::{Parts, Sender, Transport, gate::Gate, poll},
+    sender::{Parts, Sender, Transport, circuit_breaker::CircuitBreaker, poll},
     transport::SmtpTransport,
     unsubscribe::Unsubscribe,
 };
@@ -37,7 +37,7 @@ pub async fn run(config: MailerConfig, links: Links, context: Context) -> anyhow
         outbox: context.outbox.clone(),
         composer: Arc::new(Composer::new(links)),
         transport,
-        gate: Gate::new(context.readiness.register("mailer.smtp")),
+        breaker: CircuitBreaker::new(context.readiness.register("mailer.smtp")),
         clock: Arc::clone(&context.clock),
         config: config.clone(),
         soft: soft.clone(),

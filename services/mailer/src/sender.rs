@@ -15,9 +15,11 @@
 //! commit, `uncertain` after it. Nothing is claimed without a [`Slot`], the right to have it in hand.
 
 pub mod capture;
+pub mod circuit_breaker;
 pub mod commit;
-pub mod gate;
 pub mod poll;
+mod reaction;
+mod rests;
 mod settle;
 mod slots;
 mod smtp;
@@ -37,8 +39,8 @@ use store::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{commit::Committer, gate::Gate, slots::Slots};
 pub use self::{slots::Slot, tokens::Tokens};
+use self::{circuit_breaker::CircuitBreaker, commit::Committer, rests::Rests, slots::Slots};
 use crate::{
     config::MailerConfig,
     message::{ComposeError, ComposeInput, ComposedMessage, Composer},
@@ -101,8 +103,8 @@ pub struct Parts {
     pub composer: Arc<Composer>,
     /// Takes them.
     pub transport: Transport,
-    /// Whether the mail server lets us.
-    pub gate: Gate,
+    /// Whether the SMTP server is asked at all.
+    pub breaker: CircuitBreaker,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// The settings.
@@ -123,6 +125,7 @@ struct Inner {
     parts: Parts,
     committer: Committer,
     slots: Slots,
+    rests: Rests,
     tasks: TaskTracker,
     /// Rows were queued that may be due now.
     queued: Notify,
@@ -149,29 +152,40 @@ impl Sender {
             .with_description("Attempts to send or capture a mail, by outcome")
             .build();
         let slots = Slots::new(&parts.transport, &parts.config);
-        let inner = Inner { parts, committer, slots, tasks: TaskTracker::new(), queued: Notify::new(), outcomes };
+        let inner = Inner {
+            parts,
+            committer,
+            slots,
+            rests: Rests::default(),
+            tasks: TaskTracker::new(),
+            queued: Notify::new(),
+            outcomes,
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// The right to have one more mail in hand, if there is one at this moment.
     fn try_slot(&self) -> Option<Slot> {
-        self.inner.parts.gate.is_open().then(|| self.inner.slots.take()).flatten()
+        self.inner.parts.breaker.allows().then(|| self.inner.slots.take()).flatten()
     }
 
     /// The right to have one more mail in hand, if there is one soon.
     pub async fn slot_soon(&self) -> Option<Slot> {
-        let gate = &self.inner.parts.gate;
-        if !gate.is_open() {
+        let breaker = &self.inner.parts.breaker;
+        if !breaker.allows() {
             return None;
         }
-        timeout(SLOT_PATIENCE, self.inner.slots.wait()).await.ok().filter(|_| gate.is_open())
+        timeout(SLOT_PATIENCE, self.inner.slots.wait()).await.ok().filter(|_| breaker.allows())
     }
 
-    /// Whether mails of this program want tokens of a budget: then they are claimed by polling, where tokens are taken.
-    /// Captured mails want none.
+    /// Whether mails of this program want tokens of a budget, or rest: then they are claimed by polling, where tokens are taken
+    /// and a rest is waited for. Captured mails want none.
     pub fn is_limited(&self, program: &OpenProgram) -> bool {
         matches!(self.inner.parts.transport, Transport::Smtp(_))
-            && (self.inner.parts.config.smtp.per_minute > 0 || program.program.settings.daily_cap.is_some())
+            && (self.inner.parts.config.smtp.per_minute > 0
+                || program.program.settings.daily_cap.is_some()
+                || program.rests
+                || self.inner.rests.remaining(program.program.id).is_some())
     }
 
     /// Whether mails are captured instead of sent.

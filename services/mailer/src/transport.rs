@@ -15,6 +15,6 @@ mod session;
 mod stream;
 
 pub use connect::SetupError;
-pub use outcome::{Reply, SendOutcome};
+pub use outcome::{Failure, Reply, SendOutcome};
 pub use pool::SmtpTransport;
 pub use session::{Session, SmtpEnvelope};

@@ -2,10 +2,13 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use domain::email::EmailAddress;
+use domain::{
+    email::EmailAddress,
+    smtp_reply::{EnhancedCode, Limit},
+};
 use mailer::{
     config::{AuthMechanism, DEFAULTS, MailerConfig, SmtpConfig, TlsMode},
-    transport::{SendOutcome, SmtpEnvelope, SmtpTransport},
+    transport::{Failure, SendOutcome, SmtpEnvelope, SmtpTransport},
 };
 use service::config::{Loader, Secret};
 use test_support::smtp::{Action, Encryption, FakeSmtp, Step, StepEvent};
@@ -64,7 +67,7 @@ fn at(step: Step, action: Action) -> impl Fn(&StepEvent<'_>) -> Action + Send + 
 async fn a_healthy_server_gets_the_message_as_it_is() {
     let (outcome, server) = attempt_against(false, |_| Action::Proceed).await;
     let SendOutcome::Sent { reply } = outcome else { panic!("{outcome:?}") };
-    assert_eq!((reply.code, reply.enhanced), (250, Some((2, 0, 0))));
+    assert_eq!((reply.code, reply.enhanced), (250, Some(EnhancedCode(2, 0, 0))));
     let messages = server.messages();
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0].mail_from, "b+1@sender.example");
@@ -75,20 +78,24 @@ async fn a_healthy_server_gets_the_message_as_it_is() {
 #[tokio::test]
 async fn every_refusal_means_what_the_table_says() {
     for (step, reply, expected) in [
-        (Step::Connect, "554 5.7.1 your network is blocked", "sender_policy"),
+        (Step::Connect, "554 5.7.1 your network is blocked", "sender_refused"),
         (Step::Connect, "421 4.3.2 too busy", "not_started"),
         (Step::Ehlo, "554 no", "not_started"),
-        (Step::Mail, "421 4.7.0 too many connections", "deferred"),
-        (Step::Mail, "550 5.7.1 sender refused", "sender_policy"),
+        (Step::Mail, "421 4.7.0 too many connections", "account_limited"),
+        (Step::Mail, "550 5.7.1 sender refused", "sender_refused"),
         (Step::Mail, "530 5.7.0 authentication required", "credentials"),
         (Step::Rcpt, "450 4.2.0 greylisted", "deferred"),
         (Step::Rcpt, "550 5.1.1 unknown", "failed"),
-        (Step::Rcpt, "552 5.2.2 full", "failed"),
+        (Step::Rcpt, "552 5.2.2 full", "mailbox_full"),
+        (Step::Rcpt, "550 5.7.1 inactive mailbox", "policy_refused"),
+        (Step::Rcpt, "451 4.7.1 Greylisted, please come back later", "deferred"),
         (Step::Data, "451 4.3.0 later", "deferred"),
         (Step::Data, "554 5.5.1 no valid recipients", "failed"),
-        (Step::Dot, "451 4.7.1 slow down", "deferred"),
+        (Step::Dot, "451 4.7.1 slow down", "account_limited"),
         (Step::Dot, "550 5.1.1 unknown after all", "failed"),
-        (Step::Dot, "554 5.7.1 spam", "sender_policy"),
+        (Step::Dot, "554 5.7.1 spam", "policy_refused"),
+        (Step::Dot, "550 5.7.26 unauthenticated", "sender_refused"),
+        (Step::Dot, "550 5.4.5 Daily user sending limit exceeded", "account_limited"),
         (Step::Dot, "354 what", "uncertain"),
     ] {
         let (outcome, server) = attempt_against(false, at(step, Action::reply(reply))).await;
@@ -99,18 +106,41 @@ async fn every_refusal_means_what_the_table_says() {
 
 #[tokio::test]
 async fn only_a_dead_address_is_a_hard_bounce() {
-    for (reply, hard) in [("550 5.1.1 unknown", true), ("552 5.2.2 full", false), ("550 no", false)] {
+    for (reply, expected) in [
+        ("550 5.1.1 unknown", Failure::HardBounce),
+        ("550 5.4.4 no route", Failure::Undeliverable),
+        ("550 no", Failure::Message),
+    ] {
         let (outcome, _) = attempt_against(false, at(Step::Rcpt, Action::reply(reply))).await;
-        assert!(matches!(outcome, SendOutcome::Failed { hard_bounce, .. } if hard_bounce == hard), "{outcome:?}");
+        assert!(matches!(outcome, SendOutcome::Failed { failure, .. } if failure == expected), "{outcome:?}");
     }
 }
 
 #[tokio::test]
-async fn a_domain_that_asks_for_fewer_mails_is_slowed_down() {
-    for (reply, slow) in [("421 4.7.28 rate", true), ("450 4.7.1 rate", true), ("450 4.2.1 busy", false)] {
+async fn a_day_s_quota_is_told_from_a_rate_limit() {
+    for (reply, expected) in [
+        ("421 4.7.28 rate", Limit::Rate),
+        ("450 4.7.1 rate", Limit::Rate),
+        ("550 5.4.5 Daily sending quota exceeded", Limit::Quota),
+    ] {
         let (outcome, _) = attempt_against(false, at(Step::Rcpt, Action::reply(reply))).await;
-        assert!(matches!(outcome, SendOutcome::Deferred { slow_domain, .. } if slow_domain == slow), "{outcome:?}");
+        assert!(matches!(outcome, SendOutcome::AccountLimited { limit, .. } if limit == expected), "{outcome:?}");
     }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_has_carried_enough_mails_is_replaced_without_a_trace() {
+    let server = FakeSmtp::builder()
+        .script(|event| match event.step {
+            Step::Mail if event.transaction == 2 => Action::ReplyAndClose("421 4.7.0 too many messages".to_owned()),
+            _ => Action::Proceed,
+        })
+        .start()
+        .await;
+    let transport = SmtpTransport::new(config(&server)).unwrap();
+    assert_eq!(attempt(&transport).await.name(), "sent");
+    assert_eq!(attempt(&transport).await.name(), "sent");
+    assert_eq!(server.connections(), 2);
 }
 
 #[tokio::test]

@@ -358,7 +358,7 @@ pub static RULES: &[Rule] = &[
     Rule {
         phases: &[Sender],
         codes: PERMANENT,
-        enhanced: Enhanced::In(&[(1, ALL), (2, ALL), (4, ALL), (7, ALL)]),
+        enhanced: Enhanced::In(&[(1, ALL), (7, ALL)]),
         text: &[],
         verdict: Verdict::SenderRefused,
         source: "RFC 5321 section 3.3: at MAIL no recipient was named",

@@ -4,17 +4,23 @@ mod key;
 mod options;
 mod set;
 
+use std::collections::HashMap;
+
 use clap::Subcommand;
 use domain::clock::{Clock, SystemClock};
 use domain::email::EmailAddress;
+use domain::id::ProgramId;
 use domain::program::{Program, ProgramSettings, Slug};
-use serde_json::json;
+use serde_json::{Value, json};
 use service::config::Document;
-use store::{Db, programs};
+use store::{
+    Db, programs,
+    sender_health::{self, SenderHealth},
+};
 
 use self::options::Options;
 use crate::output::{self, Table};
-use crate::settings;
+use crate::{sending, settings};
 
 /// `leadmill program …`
 #[derive(Debug, Subcommand)]
@@ -37,12 +43,13 @@ Examples:
 A new threshold, lawful basis, sender or postal address decides again about every lead: mails that are not out yet are
 queued, held or cancelled accordingly. New niches have every lead analysed again that no mail was sent to. If the command is
 interrupted, a job finishes it. --dry-run says how many decisions would change, and changes nothing.
-A paused program keeps its mails queued. An empty text removes a value.
+A paused program keeps its mails queued; --resume ends a pause and a rest, and what mail servers refused before doesn't
+count any more. An empty text removes a value.
 
 Examples:
   leadmill program set coffee --postal-address '1 Main St, Springfield, IL 62701, USA'
   leadmill program set coffee --threshold 80 --dry-run
-  leadmill program set coffee --pause
+  leadmill program set coffee --pause --reason 'a new domain on Monday'
   leadmill program set coffee --reply-to '' --daily-cap 0")]
     Set(set::Args),
     /// Show a program
@@ -91,7 +98,7 @@ pub async fn run(document: &Document, command: Command) -> anyhow::Result<()> {
         Command::Set(args) => set::run(document, args).await,
         Command::Show(args) => {
             let db = settings::connect(document).await?;
-            show(&find(&db, &args.slug).await?, args.output.json)
+            show(&db, &find(&db, &args.slug).await?, args.output.json).await
         }
         Command::Key(command) => key::run(document, command).await,
     }
@@ -106,15 +113,18 @@ async fn find(db: &Db, slug: &Slug) -> anyhow::Result<Program> {
 async fn list(document: &Document, as_json: bool) -> anyhow::Result<()> {
     let db = settings::connect(document).await?;
     let all = db.transact("program.list", |tx, _| Box::pin(programs::list(tx))).await?;
+    let health: HashMap<ProgramId, SenderHealth> =
+        sending::read(&db, None).await?.into_iter().map(|health| (health.program_id, health)).collect();
     if as_json {
-        return output::json(&all.iter().map(as_value).collect::<Vec<_>>());
+        let values = all.iter().map(|program| as_value(program, health.get(&program.id)));
+        return output::json(&values.collect::<Vec<_>>());
     }
     if all.is_empty() {
         output::note("There is no program yet; `leadmill program create NAME` makes one.");
         return Ok(());
     }
     let mut table = Table::new(["PROGRAM", "NAME", "SENDER", "THRESHOLD", "NICHES", "SENDS"]);
-    for Program { slug, settings, .. } in &all {
+    for Program { id, slug, settings } in &all {
         let sender = settings.sender_email.as_ref().map_or("-", EmailAddress::as_str);
         let niches = if settings.niches.is_empty() { "all".to_owned() } else { settings.niches.join(",") };
         table.row([
@@ -123,7 +133,7 @@ async fn list(document: &Document, as_json: bool) -> anyhow::Result<()> {
             sender.to_owned(),
             settings.threshold.to_string(),
             niches,
-            sends(settings).to_owned(),
+            sends(settings, health.get(id)),
         ]);
     }
     table.print()
@@ -143,7 +153,7 @@ async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    show(&program, args.output.json)?;
+    show(&db, &program, args.output.json).await?;
     if !program.settings.can_send() && !args.output.json {
         output::note(format_args!(
             "Its mails will be held until it has a sender and a postal address:\n  leadmill program set {} \
@@ -154,9 +164,10 @@ async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(program: &Program, as_json: bool) -> anyhow::Result<()> {
+async fn show(db: &Db, program: &Program, as_json: bool) -> anyhow::Result<()> {
+    let health = sending::read(db, Some(program.id)).await?.pop();
     if as_json {
-        return output::json(&as_value(program));
+        return output::json(&as_value(program, health.as_ref()));
     }
     let Program { id, slug, settings } = program;
     let address = |address: &Option<EmailAddress>| {
@@ -177,7 +188,7 @@ fn show(program: &Program, as_json: bool) -> anyhow::Result<()> {
         ("product", settings.product.clone()),
         ("lawful basis", settings.basis.name().to_owned()),
         ("daily cap", settings.daily_cap.map_or_else(|| "none".to_owned(), |cap| cap.to_string())),
-        ("sends", sends(settings).to_owned()),
+        ("sends", sends(settings, health.as_ref())),
     ];
     for (label, value) in rows {
         output::line(format_args!("{label:<15} {}", output::printable(&value)))?;
@@ -186,17 +197,15 @@ fn show(program: &Program, as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Whether mails of a program go out, and if not, why.
-fn sends(settings: &ProgramSettings) -> &'static str {
-    match (settings.paused, settings.can_send()) {
-        (true, _) => "paused",
-        (false, true) => "yes",
-        (false, false) => "no: sender or postal address missing",
-    }
+fn sends(settings: &ProgramSettings, health: Option<&SenderHealth>) -> String {
+    let stopped = health.and_then(sending::describe);
+    stopped
+        .unwrap_or_else(|| if settings.can_send() { "yes" } else { "no: sender or postal address missing" }.to_owned())
 }
 
-fn as_value(program: &Program) -> serde_json::Value {
+fn as_value(program: &Program, health: Option<&SenderHealth>) -> Value {
     let Program { id, slug, settings } = program;
-    json!({
+    let mut value = json!({
         "slug": slug.as_str(),
         "id": id,
         "name": settings.name,
@@ -212,5 +221,9 @@ fn as_value(program: &Program) -> serde_json::Value {
         "daily_cap": settings.daily_cap,
         "paused": settings.paused,
         "can_send": settings.can_send(),
-    })
+    });
+    if let (Value::Object(fields), Some(Value::Object(more))) = (&mut value, health.map(sending::as_value)) {
+        fields.extend(more);
+    }
+    value
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use broker::Admin;
 use domain::program::Slug;
 use serde::Serialize;
+use serde_json::Value;
 use service::config::Document;
 use store::{Db, programs, status};
 
-use crate::{output, settings};
+use crate::{output, sending, settings};
 
 /// Time between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -42,6 +43,11 @@ pub struct Report {
     /// Messages ready in `lead.created`, `lead.enriched` and, together, in their dead-letter queues; `None` when
     /// RabbitMQ can't be asked.
     queues: Option<BTreeMap<&'static str, u64>>,
+    /// The programs that are paused or rest, each with `slug`, `paused` and why.
+    not_sending: Vec<Value>,
+    /// The same, for people.
+    #[serde(skip)]
+    stopped: Vec<String>,
     /// What could not be found out.
     errors: Vec<String>,
 }
@@ -83,6 +89,13 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
 /// Counts everything.
 async fn read(db: &Db, broker: &Admin, program: Option<domain::id::ProgramId>) -> anyhow::Result<Report> {
     let counts = db.transact("status.read", |tx, _| Box::pin(status::read(tx, program))).await?;
+    let mut not_sending = Vec::new();
+    let mut stopped = Vec::new();
+    for health in sending::read(db, program).await? {
+        let Some(description) = sending::describe(&health) else { continue };
+        not_sending.push(sending::as_value(&health));
+        stopped.push(format!("{} {description}", health.slug));
+    }
     let (queues, errors) = match broker.depths().await {
         Ok(depths) => {
             let mut queues = BTreeMap::from([("dead", 0)]);
@@ -94,11 +107,11 @@ async fn read(db: &Db, broker: &Admin, program: Option<domain::id::ProgramId>) -
         }
         Err(error) => (None, vec![format!("queues: {:#}", anyhow::Error::from(error))]),
     };
-    Ok(Report { counts, queues, errors })
+    Ok(Report { counts, queues, not_sending, stopped, errors })
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
-    let Report { counts, queues, errors } = report;
+    let Report { counts, queues, stopped, errors, .. } = report;
     let pairs = |map: &BTreeMap<String, i64>| {
         let shown: Vec<String> =
             map.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{count} {name}")).collect();
@@ -130,6 +143,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     let outbox = &counts.outbox;
     output::line(format_args!("outbox     {} due, {} scheduled", outbox.due, outbox.scheduled))?;
+    for program in stopped {
+        output::line(format_args!("sending    {}", output::printable(program)))?;
+    }
     for error in errors {
         output::note(format_args!("warning: {error}"));
     }

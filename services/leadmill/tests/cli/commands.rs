@@ -99,6 +99,68 @@ async fn a_program_is_made_shown_changed_and_paused() {
 }
 
 #[tokio::test]
+async fn a_program_that_does_not_send_says_why_wherever_one_looks() {
+    let bench = Bench::new().await;
+    bench
+        .succeed(&["program", "create", "coffee", "--sender-email", "a@example.com", "--postal-address", "1 Main St"])
+        .await;
+    bench.succeed(&["program", "create", "tea"]).await;
+    bench.fail(2, &["program", "set", "coffee", "--reason", "no pause"]).await;
+    let shown = bench.json(&["program", "set", "coffee", "--pause", "--reason", "a new domain"]).await;
+    assert_eq!((&shown["paused_reason"], &shown["refused_recipients"]), (&json!("a new domain"), &json!(0)));
+    assert!(shown["paused_at"].is_string(), "{shown}");
+    let by_hand = bench.json(&["program", "set", "tea", "--pause"]).await;
+    assert_eq!(by_hand["paused_reason"], json!("paused by hand"));
+
+    // As a mail server's refusals leave it.
+    bench.succeed(&["program", "set", "coffee", "--resume"]).await;
+    let mut connection = bench.database.connect().await;
+    for statement in [
+        "UPDATE programs SET paused = true, paused_reason = 'policy_refused:smtp_550_5.7.1', paused_at = now()
+         WHERE slug = 'coffee'",
+        "INSERT INTO sender_refusals (program_id, recipient_index, kind, reason)
+         SELECT id, decode(repeat('0' || n, 16), 'hex'), 'policy', 'smtp_550_5.7.1'
+         FROM programs, generate_series(1, 3) n WHERE slug = 'coffee'",
+        "UPDATE programs SET paused = false, rest_from = now(), rest_until = now() + interval '1 hour',
+                             rest_reason = 'smtp_550_5.4.5' WHERE slug = 'tea'",
+    ] {
+        test_support::postgres::execute(&mut connection, statement).await.unwrap();
+    }
+    let why = "recipients' servers refuse its mails by policy (smtp_550_5.7.1), mails to 3 recipients refused";
+    let resting = "the mail server limits our account (smtp_550_5.4.5)";
+    for args in [&["program", "show", "coffee"][..], &["program", "list"], &["status"]] {
+        let said = bench.succeed(args).await;
+        assert!(said.contains(why), "{args:?}: {said}");
+    }
+    assert!(bench.succeed(&["program", "show", "tea"]).await.contains(resting));
+    let shown = bench.json(&["program", "show", "coffee"]).await;
+    assert_eq!(
+        (&shown["paused_reason"], &shown["refused_recipients"]),
+        (&json!("policy_refused:smtp_550_5.7.1"), &json!(3))
+    );
+    let status = bench.json(&["status"]).await;
+    assert_eq!(status["not_sending"][0]["slug"], json!("coffee"), "{status}");
+    assert_eq!(status["not_sending"][1]["rest_reason"], json!("smtp_550_5.4.5"), "{status}");
+    assert_eq!(bench.json(&["status", "--program", "tea"]).await["not_sending"].as_array().unwrap().len(), 1);
+
+    let report = bench.json(&["doctor"]).await;
+    let findings: Vec<_> =
+        report["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "sending").collect();
+    assert_eq!(findings.len(), 2, "{report}");
+    assert!(findings[0]["found"].as_str().unwrap().contains(why), "{report}");
+    assert!(findings[0]["advice"].as_str().unwrap().contains("leadmill program set coffee --resume"), "{report}");
+
+    // One command ends either.
+    for slug in ["coffee", "tea"] {
+        let resumed = bench.json(&["program", "set", slug, "--resume"]).await;
+        assert_eq!((&resumed["paused"], &resumed["refused_recipients"]), (&json!(false), &json!(0)), "{resumed}");
+        assert!(resumed["paused_reason"].is_null() && resumed["rest_until"].is_null(), "{resumed}");
+    }
+    assert_eq!(bench.json(&["status"]).await["not_sending"], json!([]));
+    bench.cleanup().await;
+}
+
+#[tokio::test]
 async fn what_was_held_for_a_missing_sender_is_released_when_it_is_there() {
     let bench = Bench::new().await;
     bench.succeed(&["program", "create", "coffee"]).await;

@@ -1,4 +1,4 @@
-//! Whether the mail server lets us send at all, as far as this process knows.
+//! The circuit breaker towards the SMTP server, as far as this process knows the server.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,92 +8,119 @@ use std::{
 use retry::{Policy, Waits};
 use service::readiness::ReadinessHandle;
 
-/// How the pauses grow while the server can't be reached.
+/// How the breaks grow while the server can't be reached.
 const POLICY: Policy = Policy { initial: Duration::from_secs(1), max: Duration::from_mins(1) };
+/// The shortest break after the server refused our credentials: asked more often, some servers lock the account.
+const CREDENTIALS_BREAK: Duration = Duration::from_mins(5);
 
-/// Closed for a while after the server couldn't be reached or refused our credentials; it never loses a mail, it only
-/// keeps others from being claimed in vain. Clones share it.
+/// Why the circuit breaker opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause<'a> {
+    /// The server can't be reached or serves nobody: the process isn't ready. A short code says more.
+    Unreachable(&'a str),
+    /// It refuses our credentials. A person has to look; the process stays ready, so that its unsubscribe pages stay up.
+    CredentialsRefused,
+}
+
+/// Open for a while after the server couldn't be reached or refused our credentials. It never loses a mail, it only keeps others
+/// from being claimed in vain. Clones share it.
 #[derive(Clone)]
-pub struct Gate {
+pub struct CircuitBreaker {
     state: Arc<Mutex<State>>,
 }
 
 struct State {
-    closed_until: Option<Instant>,
-    /// Whether it was closed since the server took an envelope last.
+    open_until: Option<Instant>,
+    /// Whether it was opened since the server accepted an envelope last.
     failing: bool,
     waits: Waits,
     readiness: ReadinessHandle,
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").field("open", &self.is_open()).finish()
+        f.debug_struct("CircuitBreaker").field("allows", &self.allows()).finish()
     }
 }
 
-impl Gate {
-    /// An open gate that reports to `readiness`.
+impl CircuitBreaker {
+    /// A closed circuit breaker that reports to `readiness`.
     pub fn new(readiness: ReadinessHandle) -> Self {
         readiness.set_ready();
         Self {
-            state: Arc::new(Mutex::new(State { closed_until: None, failing: false, waits: POLICY.start(), readiness })),
+            state: Arc::new(Mutex::new(State { open_until: None, failing: false, waits: POLICY.start(), readiness })),
         }
     }
 
-    /// Whether mails may be started.
-    pub fn is_open(&self) -> bool {
-        self.with(|state| state.closed_until.is_none_or(|until| until <= Instant::now()))
+    /// Whether mails may be started: it is closed, or half-open.
+    pub fn allows(&self) -> bool {
+        self.with(|state| state.open_until.is_none_or(|until| until <= Instant::now()))
     }
 
-    /// Whether it was closed, its time is over, and nobody has tried since.
-    pub fn is_untried(&self) -> bool {
-        self.with(|state| state.closed_until.is_some_and(|until| until <= Instant::now()))
+    /// Whether it was open, its time is over, and nobody has tried since.
+    pub fn is_half_open(&self) -> bool {
+        self.with(|state| state.open_until.is_some_and(|until| until <= Instant::now()))
     }
 
-    /// How long it stays closed.
+    /// How long it stays open.
     pub fn remaining(&self) -> Duration {
         self.with(|state| {
-            state.closed_until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
+            state.open_until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
         })
     }
 
-    /// Closes it for a moment that grows from failure to failure, at least for `at_least`; returns how long. While it is
-    /// closed already (several mails failed for the same reason) nothing changes.
-    pub fn close(&self, reason: &str, at_least: Duration) -> Duration {
+    /// Opens it for a while that grows from failure to failure; returns for how long. While it is open already (several mails
+    /// failed for the same reason) nothing changes.
+    pub fn trip(&self, cause: Cause<'_>) -> Duration {
         self.with(|state| {
             let now = Instant::now();
-            if let Some(until) = state.closed_until.filter(|until| *until > now) {
+            if let Some(until) = state.open_until.filter(|until| *until > now) {
                 return until - now;
             }
-            let pause = state.waits.next_wait().max(at_least);
-            state.closed_until = Some(now + pause);
+            let mut pause = state.waits.next_wait();
+            match cause {
+                Cause::Unreachable(reason) => {
+                    state.readiness.set_not_ready(reason);
+                    tracing::warn!(
+                        reason,
+                        seconds = pause.as_secs(),
+                        "SMTP server is unreachable, circuit breaker opened"
+                    );
+                }
+                Cause::CredentialsRefused => {
+                    pause = pause.max(CREDENTIALS_BREAK);
+                    state.readiness.set_ready();
+                    tracing::error!(
+                        seconds = pause.as_secs(),
+                        "SMTP server refuses our credentials, circuit breaker opened"
+                    );
+                }
+            }
+            state.open_until = Some(now + pause);
             state.failing = true;
-            state.readiness.set_not_ready(reason);
-            tracing::warn!(reason, seconds = pause.as_secs(), "the mail server lets nothing through; waiting");
             pause
         })
     }
 
-    /// The server lets us in again. Whether it takes mails is for the next one to find out: should it not, the pauses go on
-    /// growing. Where a mail has closed the gate anew meanwhile, it stays closed.
+    /// The server is reachable again. Whether it accepts mails is for the next one to find out: should it not, the breaks go on
+    /// growing. Where a mail has opened the circuit breaker anew meanwhile, it stays open.
     pub fn reached(&self) {
         self.with(|state| {
-            if state.closed_until.take_if(|until| *until <= Instant::now()).is_some() {
+            if state.open_until.take_if(|until| *until <= Instant::now()).is_some() {
                 state.readiness.set_ready();
-                tracing::info!("the mail server lets us in again");
+                tracing::info!("SMTP server is reachable again");
             }
         });
     }
 
-    /// The server took an envelope: everything is in order.
-    pub fn open(&self) {
+    /// The server accepted an envelope: everything is in order.
+    pub fn close(&self) {
         self.with(|state| {
             if std::mem::take(&mut state.failing) {
-                state.closed_until = None;
+                state.open_until = None;
                 state.waits.reset();
                 state.readiness.set_ready();
-                tracing::info!("the mail server takes mails again");
+                tracing::info!("SMTP server accepts mails again, circuit breaker closed");
             }
         });
     }
@@ -109,32 +136,45 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_closed_gate_stays_closed_for_its_time_and_says_why() {
-        let readiness = Readiness::new();
-        let gate = Gate::new(readiness.register("smtp"));
-        assert!(gate.is_open());
-        let pause = gate.close("smtp_unreachable", Duration::from_mins(5));
-        assert!(pause >= Duration::from_mins(5) && !gate.is_open());
-        assert!(gate.close("again", Duration::from_hours(1)) <= pause, "one outage closes it once");
-        gate.open();
-        assert!(gate.is_open() && gate.remaining().is_zero());
+    fn is_ready(readiness: &Readiness) -> bool {
+        readiness.report().checks.iter().all(|check| check.ready)
     }
 
     #[test]
-    fn a_server_that_lets_us_in_and_takes_nothing_is_asked_less_and_less_often() {
-        let gate = Gate::new(Readiness::new().register("smtp"));
+    fn an_open_circuit_breaker_stays_open_for_its_time_and_says_why() {
+        let readiness = Readiness::new();
+        let breaker = CircuitBreaker::new(readiness.register("smtp"));
+        assert!(breaker.allows() && is_ready(&readiness));
+        let pause = breaker.trip(Cause::Unreachable("smtp_unreachable"));
+        assert!(!breaker.allows() && !is_ready(&readiness));
+        assert!(breaker.trip(Cause::Unreachable("again")) <= pause, "one outage opens it once");
+        breaker.close();
+        assert!(breaker.allows() && breaker.remaining().is_zero() && is_ready(&readiness));
+    }
+
+    #[test]
+    fn refused_credentials_stop_mails_and_leave_the_process_ready() {
+        let readiness = Readiness::new();
+        let breaker = CircuitBreaker::new(readiness.register("smtp"));
+        assert!(breaker.trip(Cause::CredentialsRefused) >= CREDENTIALS_BREAK);
+        assert!(!breaker.allows() && is_ready(&readiness));
+    }
+
+    #[test]
+    fn a_server_that_lets_us_in_and_accepts_nothing_is_asked_less_and_less_often() {
+        let breaker = CircuitBreaker::new(Readiness::new().register("smtp"));
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
-            longest = longest.max(gate.close("smtp_451", Duration::ZERO));
-            gate.reached();
-            assert!(!gate.is_open(), "its time isn't over");
-            gate.with(|state| state.closed_until = Some(Instant::now()));
-            gate.reached();
-            assert!(gate.is_open() && !gate.is_untried());
+            longest = longest.max(breaker.trip(Cause::Unreachable("smtp_451")));
+            breaker.reached();
+            assert!(!breaker.allows(), "its time isn't over");
+            breaker.with(|state| state.open_until = Some(Instant::now()));
+            breaker.reached();
+            assert!(breaker.allows() && !breaker.is_half_open());
         }
         assert!(longest > Duration::from_secs(30), "{longest:?}");
-        gate.open();
-        assert!(gate.close("smtp_451", Duration::ZERO) < Duration::from_secs(3), "an envelope that was taken ends it");
+        breaker.close();
+        let after = breaker.trip(Cause::Unreachable("smtp_451"));
+        assert!(after < Duration::from_secs(3), "an envelope that was accepted ends it");
     }
 }

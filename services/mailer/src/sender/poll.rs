@@ -62,15 +62,15 @@ pub async fn run(sender: &Sender, soft: &CancellationToken) {
                     tokio::time::sleep(interval).await;
                 }
             }
-            if !sender.inner.parts.gate.is_open() {
+            if !sender.inner.parts.breaker.allows() {
                 slots.clear();
-                tokio::time::sleep(sender.inner.parts.gate.remaining()).await;
+                tokio::time::sleep(sender.inner.parts.breaker.remaining()).await;
             }
         };
         soft.run_until_cancelled(pause).await;
         if let Transport::Smtp(transport) = &sender.inner.parts.transport {
-            if sender.inner.parts.gate.is_untried() {
-                soft.run_until_cancelled(Box::pin(smtp::look_again(sender, transport))).await;
+            if sender.inner.parts.breaker.is_half_open() {
+                soft.run_until_cancelled(Box::pin(smtp::probe(sender, transport))).await;
             }
             transport.close_idle();
         }

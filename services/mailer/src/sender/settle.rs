@@ -9,23 +9,7 @@ use tokio::time::Instant;
 use vault::Column;
 
 use super::{Job, Sender};
-use crate::transport::{Reply, SendOutcome};
-
-/// The least pause for a domain that asked for fewer mails.
-const SLOW_DOMAIN: Duration = Duration::from_mins(30);
-/// The pause of a mail whose sender is refused; its program is paused anyway until a person has looked.
-const REFUSED_SENDER: Duration = Duration::from_hours(1);
-
-/// How long a mail waits that has to be tried again.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pauses {
-    /// By its own count of attempts.
-    pub(super) backoff: Duration,
-    /// At most.
-    pub(super) longest: Duration,
-    /// Until the server may be asked again at all.
-    pub(super) gate: Duration,
-}
+use crate::transport::Reply;
 
 /// Between two tries to settle a mail after an error that a repetition alone doesn't mend.
 const AFTER_DEFECT: Policy = Policy { initial: Duration::from_millis(500), max: Duration::from_secs(15) };
@@ -33,38 +17,10 @@ const AFTER_DEFECT: Policy = Policy { initial: Duration::from_millis(500), max: 
 /// The longest exponent of the backoff, so that it can't overflow.
 const MAX_DOUBLINGS: i32 = 20;
 
-/// What to write down. `in_data` says whether the move to the data phase was committed: such a row can't go back to the
-/// queue, only be deferred.
-pub(super) fn outcome_of(outcome: &SendOutcome, in_data: bool, pauses: Pauses) -> Outcome {
-    let Pauses { backoff, longest, gate } = pauses;
-    let again = |reason: String, after| {
-        if in_data { Outcome::Postponed { reason, after } } else { Outcome::Returned { after } }
-    };
-    match outcome {
-        SendOutcome::Sent { .. } => Outcome::Sent,
-        SendOutcome::Deferred { reason, slow_domain } => Outcome::Deferred {
-            reason: reason.clone(),
-            after: if *slow_domain { backoff.max(SLOW_DOMAIN.min(longest)) } else { backoff },
-        },
-        SendOutcome::Failed { reply, hard_bounce } => {
-            Outcome::Failed { reason: reply.reason(), hard_bounce: *hard_bounce }
-        }
-        SendOutcome::Uncertain { reason } => Outcome::Uncertain { reason: reason.clone() },
-        SendOutcome::SenderPolicy { reply } => again(format!("sender_refused:{}", reply.reason()), REFUSED_SENDER),
-        SendOutcome::Credentials { reply } => again(format!("credentials_refused:{}", reply.reason()), gate),
-        SendOutcome::NotStarted { reason } => again(reason.clone(), gate),
-    }
-}
-
-/// The server's reply, if the outcome has one.
-pub(super) const fn reply_of(outcome: &SendOutcome) -> Option<&Reply> {
-    match outcome {
-        SendOutcome::Sent { reply }
-        | SendOutcome::Failed { reply, .. }
-        | SendOutcome::SenderPolicy { reply }
-        | SendOutcome::Credentials { reply } => Some(reply),
-        SendOutcome::Deferred { .. } | SendOutcome::Uncertain { .. } | SendOutcome::NotStarted { .. } => None,
-    }
+/// A mail that waits through no fault of its own. `in_data` says whether the move to the data phase was committed: such a row
+/// can't go back to the queue, only be deferred.
+pub(super) fn again(reason: String, after: Duration, in_data: bool) -> Outcome {
+    if in_data { Outcome::Postponed { reason, after } } else { Outcome::Returned { after } }
 }
 
 /// How long a mail waits after its `attempts`th attempt: doubling from `first` to `longest`, give or take a fifth.
@@ -148,23 +104,8 @@ mod tests {
 
     #[test]
     fn a_mail_in_the_data_phase_never_goes_back_to_the_queue() {
-        let lost = SendOutcome::NotStarted { reason: "smtp_unreachable".to_owned() };
-        let pauses = pauses(Duration::from_hours(6));
-        assert!(matches!(outcome_of(&lost, false, pauses), Outcome::Returned { after } if after == pauses.gate));
-        assert!(matches!(outcome_of(&lost, true, pauses), Outcome::Deferred { .. }));
-    }
-
-    fn pauses(longest: Duration) -> Pauses {
-        Pauses { backoff: Duration::from_mins(5), longest, gate: Duration::from_secs(1) }
-    }
-
-    #[test]
-    fn a_domain_that_asked_for_it_is_left_alone_for_longer() {
-        let slow = SendOutcome::Deferred { reason: "smtp_421".to_owned(), slow_domain: true };
-        let outcome = outcome_of(&slow, false, pauses(Duration::from_hours(6)));
-        assert!(matches!(outcome, Outcome::Deferred { after, .. } if after == SLOW_DOMAIN));
-        // But never longer than the operator wants any mail to wait.
-        let outcome = outcome_of(&slow, false, pauses(Duration::from_mins(10)));
-        assert!(matches!(outcome, Outcome::Deferred { after, .. } if after == Duration::from_mins(10)));
+        let (reason, wait) = ("account_limited:smtp_550_5.4.5", Duration::from_hours(1));
+        assert!(matches!(again(reason.to_owned(), wait, false), Outcome::Returned { after } if after == wait));
+        assert!(matches!(again(reason.to_owned(), wait, true), Outcome::Postponed { after, .. } if after == wait));
     }
 }

@@ -2,23 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use domain::hold;
-use store::{
-    outreach::{data_phase::Lease, settle::Outcome},
-    programs,
-};
+use domain::{hold, id::ProgramId};
+use store::outreach::{data_phase::Lease, settle::Outcome};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
-use super::{
-    Job, Sender,
-    gate::Gate,
-    settle::{self, Pauses},
-};
+use super::{Job, Sender, reaction};
 use crate::transport::{SendOutcome, Session, SmtpEnvelope, SmtpTransport};
 
-/// How long sending stops after the server refused our credentials.
-const CREDENTIALS_PAUSE: Duration = Duration::from_mins(5);
 /// How long a mail waits whose move to the data phase couldn't be committed.
 const UNCOMMITTED_PAUSE: Duration = Duration::from_mins(1);
 
@@ -45,7 +36,7 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
     let Some(envelope) = SmtpEnvelope::new(&message.return_path, &message.recipient) else {
         return sender.settle(job, Outcome::Held { reason: hold::BAD_ENVELOPE.to_owned() }, None).await;
     };
-    let mut session = match turn(sender, transport).await {
+    let mut session = match turn(sender, transport, job.claimed.program_id).await {
         Ok(session) => session,
         Err(after) => {
             sender.count("put_back", 1);
@@ -62,29 +53,14 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
         Delivery::Uncommitted => {
             // The row may or may not be in the data phase; nothing was sent, and this token may say so in both.
             sender.count("uncommitted", 1);
-            let (reason, after) = ("not_committed".to_owned(), UNCOMMITTED_PAUSE);
-            let outcome = Outcome::Postponed { reason, after };
+            let outcome = Outcome::Postponed { reason: "not_committed".to_owned(), after: UNCOMMITTED_PAUSE };
             sender.settle(job, outcome, None).await;
         }
         Delivery::Known(outcome, in_data) => {
             tracing::Span::current().record("outcome", outcome.name());
             sender.count(outcome.name(), 1);
-            let gate = react(sender, job, &outcome).await;
-            let untried = matches!(
-                outcome,
-                SendOutcome::NotStarted { .. } | SendOutcome::Credentials { .. } | SendOutcome::SenderPolicy { .. }
-            );
-            if untried {
-                sender.give_tokens_back(job).await;
-            }
-            let config = &sender.inner.parts.config;
-            let pauses = Pauses {
-                backoff: settle::backoff(job.claimed.attempts, config.retry_first, config.retry_longest),
-                longest: config.retry_longest,
-                gate,
-            };
-            let reply = settle::reply_of(&outcome);
-            sender.settle(job, settle::outcome_of(&outcome, in_data, pauses), reply).await;
+            let settled = reaction::react(sender, job, &outcome, in_data).await;
+            sender.settle(job, settled, outcome.reply()).await;
         }
     }
     sender.inner.slots.turn_took(turn_began.elapsed());
@@ -101,13 +77,13 @@ async fn give_up(sender: &Sender, job: &Job) {
 }
 
 /// Waits for a connection's turn, or says after how long the mail may be claimed again: when its lease comes to an end while
-/// all connections hang, when the server can't be reached, and when this process is about to end.
-async fn turn(sender: &Sender, transport: &SmtpTransport) -> Result<Session, Duration> {
+/// all connections hang, when the server can't be reached, when its program rests, and when this process is about to end.
+async fn turn(sender: &Sender, transport: &SmtpTransport, program: ProgramId) -> Result<Session, Duration> {
     let parts = &sender.inner.parts;
     let patience = parts.config.lease_slack / 2;
     match parts.soft.run_until_cancelled(timeout(patience, transport.session())).await {
-        Some(Ok(session)) if parts.gate.is_open() => Ok(session),
-        Some(Ok(_)) => Err(parts.gate.remaining()),
+        Some(Ok(_)) if !parts.breaker.allows() => Err(parts.breaker.remaining()),
+        Some(Ok(session)) => sender.inner.rests.remaining(program).map_or(Ok(session), Err),
         Some(Err(_)) => {
             sender.inner.slots.turn_took(patience);
             Err(patience)
@@ -136,7 +112,7 @@ async fn deliver(
     if let Err(outcome) = session.begin(envelope).await {
         return Delivery::Known(outcome, false);
     }
-    sender.inner.parts.gate.open();
+    sender.inner.parts.breaker.close();
     match sender.inner.committer.begin(lease).await {
         Ok(true) => Delivery::Known(session.transmit(message).await, true),
         Ok(false) => {
@@ -154,55 +130,14 @@ async fn deliver(
     }
 }
 
-/// Whether the server that couldn't be reached is back. Without a look of its own, a mailer that has nothing to send would
+/// Asks whether the server that couldn't be reached is back. Without a probe of its own, a mailer that has nothing to send would
 /// never learn it, and say for ever that it isn't ready.
-pub(super) async fn look_again(sender: &Sender, transport: &SmtpTransport) {
-    let gate = &sender.inner.parts.gate;
+pub(super) async fn probe(sender: &Sender, transport: &SmtpTransport) {
+    let breaker = &sender.inner.parts.breaker;
     match transport.reach().await {
-        Some(Err(outcome)) if close_gate(gate, &outcome).is_some() => {}
-        Some(_) => gate.reached(),
+        Some(Err(outcome)) if reaction::trip(breaker, &outcome) => {}
+        Some(_) => breaker.reached(),
         // The mails that are under way will tell.
         None => {}
-    }
-}
-
-/// Does what an outcome means beyond its mail; returns how long such mails wait.
-async fn react(sender: &Sender, job: &Job, outcome: &SendOutcome) -> Duration {
-    if let SendOutcome::SenderPolicy { reply } = outcome {
-        pause_program(sender, job, &reply.reason()).await;
-    }
-    close_gate(&sender.inner.parts.gate, outcome).unwrap_or_default()
-}
-
-/// Closes the gate where nobody's mail would come further; returns for how long.
-fn close_gate(gate: &Gate, outcome: &SendOutcome) -> Option<Duration> {
-    match outcome {
-        SendOutcome::NotStarted { reason } => Some(gate.close(reason, Duration::ZERO)),
-        SendOutcome::Credentials { reply } => {
-            tracing::error!(code = reply.code, "the mail server refuses our credentials; sending stops");
-            let reason = "the mail server refuses our credentials (mailer.smtp.username, password)";
-            Some(gate.close(reason, CREDENTIALS_PAUSE))
-        }
-        _ => None,
-    }
-}
-
-async fn pause_program(sender: &Sender, job: &Job, reason: &str) {
-    let (program, now) = (job.claimed.program_id, sender.inner.parts.clock.now());
-    let paused = sender
-        .inner
-        .parts
-        .db
-        .transact("mailer.pause", |tx, _| Box::pin(async move { programs::pause(tx, program, now).await }))
-        .await;
-    match paused {
-        Ok(true) => tracing::error!(
-            program.id = %program, reason,
-            "the mail server refuses this program's sender: the program is paused until somebody has looked"
-        ),
-        Ok(false) => {}
-        Err(error) => {
-            tracing::error!(program.id = %program, reason, error = &error as &dyn std::error::Error, "the program could not be paused");
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
+use domain::smtp_reply::Phase;
 use lettre::transport::smtp::{
     Error,
     authentication::{Credentials, Mechanism},
@@ -20,7 +21,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    outcome::{self, Phase, Reply, SendOutcome, broken, classify, of_error},
+    outcome::{self, Reply, SendOutcome, broken, classify, of_error},
     stream::Bounded,
 };
 use crate::config::{AuthMechanism, SmtpConfig, TlsMode};

@@ -5,12 +5,13 @@ use std::{
     time::Instant,
 };
 
+use domain::smtp_reply::Phase;
 use lettre::transport::smtp::commands::Quit;
 use tokio::sync::Semaphore;
 
 use super::{
     connect::{Dialer, SetupError, step},
-    outcome::{Phase, SendOutcome},
+    outcome::SendOutcome,
     session::{Connection, Session},
 };
 use crate::config::SmtpConfig;

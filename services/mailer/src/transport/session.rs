@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use domain::email::EmailAddress;
+use domain::{email::EmailAddress, smtp_reply::Phase};
 use lettre::{
     Address,
     transport::smtp::{
@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     connect::step,
-    outcome::{Phase, SendOutcome, broken, classify, of_response},
+    outcome::{SendOutcome, broken, classify, of_response},
     pool::Pool,
 };
 
@@ -82,7 +82,7 @@ impl Session {
     pub async fn begin(&mut self, envelope: &SmtpEnvelope) -> Result<(), SendOutcome> {
         if let Some(kept) = self.pool.take() {
             match self.offer(kept, envelope).await {
-                Err(SendOutcome::Deferred { reason, .. }) if self.connection.is_none() && is_dead(&reason) => {}
+                Err(outcome) if self.connection.is_none() && is_dead(&outcome) => {}
                 known => return known,
             }
         }
@@ -182,15 +182,25 @@ const fn is_done(code: u16) -> bool {
 /// up (RFC 5321 §4.2.3), and not after a broken connection.
 fn leaves_the_connection(outcome: &SendOutcome) -> bool {
     match outcome {
-        SendOutcome::Failed { reply, .. } | SendOutcome::SenderPolicy { reply } => reply.code != 421,
-        SendOutcome::Deferred { reason, .. } => {
-            reason.strip_prefix("smtp_").is_some_and(|code| code.starts_with('4') && !code.starts_with("421"))
+        SendOutcome::Failed { reply, .. }
+        | SendOutcome::MailboxFull { reply }
+        | SendOutcome::PolicyRefused { reply }
+        | SendOutcome::SenderRefused { reply, .. }
+        | SendOutcome::AccountLimited { reply, .. } => reply.code != 421,
+        SendOutcome::Deferred { reason } => {
+            reason.strip_prefix("smtp_").is_some_and(|code| code.starts_with(['4', '5']) && !code.starts_with("421"))
         }
         _ => false,
     }
 }
 
-/// Whether a kept connection was closed while nobody looked.
-fn is_dead(reason: &str) -> bool {
-    reason == "smtp_connection_lost" || reason == "smtp_unreadable_reply" || reason.starts_with("smtp_421")
+/// Whether a kept connection was closed while nobody looked, or has carried all the mails that the server wants on one.
+fn is_dead(outcome: &SendOutcome) -> bool {
+    match outcome {
+        SendOutcome::AccountLimited { reply, .. } => reply.code == 421,
+        SendOutcome::Deferred { reason } => {
+            reason == "smtp_connection_lost" || reason == "smtp_unreadable_reply" || reason.starts_with("smtp_421")
+        }
+        _ => false,
+    }
 }

@@ -114,7 +114,6 @@ pub struct World {
     pub pages: String,
     broker: BrokerConfig,
     publisher: Publisher,
-    directory: Directory,
     stop_outbox: CancellationToken,
 }
 
@@ -159,11 +158,11 @@ impl World {
             stop_outbox.clone(),
         );
         let directory = Directory::new(db.clone(), vault.clone());
-        let pages = Unsubscribe::new(db.clone(), directory.clone(), outbox.clone(), Arc::new(SystemClock));
+        let pages = Unsubscribe::new(db.clone(), directory, outbox.clone(), Arc::new(SystemClock));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, pages.router()).await });
-        Self { database, amqp, db, vault, program, outbox, pages: address, broker, publisher, directory, stop_outbox }
+        Self { database, amqp, db, vault, program, outbox, pages: address, broker, publisher, stop_outbox }
     }
 
     /// Starts a mailer with these settings beyond the defaults.
@@ -181,7 +180,8 @@ impl World {
         let readiness = Readiness::new();
         let context = Context {
             db: self.db.clone(),
-            programs: self.directory.clone(),
+            // Of its own, as every process has one: what one replica has cached, another has not.
+            programs: Directory::new(self.db.clone(), self.vault.clone()),
             broker: self.broker.clone(),
             publisher: self.publisher.clone(),
             outbox: self.outbox.clone(),

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use vault::Vault;
 
 use super::Check;
-use crate::settings;
+use crate::{sending, settings};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -153,6 +153,13 @@ async fn stored_programs(db: &Db, vault: Option<Vault>) -> Vec<Check> {
             format!("no sender or postal address: {}; their mails are held", silent.join(", ")),
             format!("leadmill program set {} --sender-email ADDRESS --postal-address ADDRESS", silent[0]),
         ));
+    }
+    match sending::read(db, None).await {
+        Ok(all) => checks.extend(all.iter().filter_map(|health| {
+            let found = format!("`{}` {}", health.slug, sending::describe(health)?);
+            Some(Check::warning("sending", found, sending::advice(health)))
+        })),
+        Err(error) => checks.push(Check::missing("sending", format!("{error:#}"), "look into the database's log")),
     }
     checks
 }

@@ -13,6 +13,7 @@ use store::enrichments::{self, FoundEnriched};
 use store::outreach::reevaluate::{self, Turned};
 use store::programs::{self, Change, Changed};
 use store::reanalysis;
+use store::sender_health;
 use uuid::Uuid;
 
 use super::{Json, options::Options, show};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Send nothing for now; mails stay queued
     #[arg(long, conflicts_with = "resume")]
     pause: bool,
+    /// Why it is paused, for `program show` and `status`
+    #[arg(long, value_name = "TEXT", requires = "pause", default_value = "paused by hand")]
+    reason: String,
     /// Send again
     #[arg(long)]
     resume: bool,
@@ -66,7 +70,7 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
              look at `leadmill program show {slug}`, and try again"
         ),
     };
-    show(&after, args.output.json)?;
+    show(&db, &after, args.output.json).await?;
     let progress = Progress::new();
     let mut meter = progress.meter("decided", None);
     let turned = reevaluate::program(&db, after.id, |seen| meter.set(seen, "leads")).await?;
