@@ -1,11 +1,17 @@
 //! Every job of the installation. Each process can run each of them; a lease decides which one does.
 
+use std::time::Duration;
+
 use broker::Admin;
 use pipeline::{
     Outbox, ReconcilerConfig,
     jobs::{CatchUp, InvalidCron, Job, Schedule},
     reconciler,
 };
+use store::{outreach::reevaluate, suppressions};
+
+/// How often mails are looked after. What waits for these jobs waits for an exception: the events do the rest at once.
+const UPKEEP: Duration = Duration::from_secs(30);
 
 /// What bodies need apart from the database.
 pub struct JobParts {
@@ -26,6 +32,20 @@ pub fn catalogue(parts: JobParts) -> Result<Vec<Job>, InvalidCron> {
     Ok(vec![
         reconciler::job(reconciler, outbox, admin),
         reconciler::full_scan_job()?,
+        Job::of_rows(
+            "decide-again",
+            "Decides again about leads, or has them analysed again, after a change of a program's settings or the law's rules",
+            reevaluate::all_programs,
+        )
+        .scheduled(Schedule::every(UPKEEP)),
+        Job::of_rows("held-mails", "Looks whether held mails can be released", reevaluate::all_held)
+            .scheduled(Schedule::every(UPKEEP)),
+        Job::of_rows(
+            "suppressed-mails",
+            "Cancels unsent mails to suppressed recipients that were planned while these objected",
+            suppressions::apply_all,
+        )
+        .scheduled(Schedule::every(UPKEEP)),
         Job::of_rows("job-history", "Deletes records of job runs that nobody needs any more", store::jobs::prune)
             .scheduled(Schedule::cron("17 4 * * *")?)
             .catching_up(CatchUp::Skip),

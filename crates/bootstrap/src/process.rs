@@ -120,12 +120,11 @@ impl Process {
         // Jobs may still emit events.
         self.jobs_end.cancel();
         let abort = self.jobs.abort_handle();
-        let jobs = match self.shutdown.hard().run_until_cancelled(self.jobs).await {
-            Some(ended) => ended.context("running jobs"),
-            None => {
-                abort.abort();
-                Ok(())
-            }
+        let jobs = if let Some(ended) = self.shutdown.hard().run_until_cancelled(self.jobs).await {
+            ended.context("running jobs")
+        } else {
+            abort.abort();
+            Ok(())
         };
         self.publishing_ends.cancel();
         let published = self.publishing.await.context("publishing events");

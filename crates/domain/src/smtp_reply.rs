@@ -110,7 +110,7 @@ fn searchable(text: &str) -> String {
 fn contains_phrase(text: &str, phrase: &str) -> bool {
     let bytes = text.as_bytes();
     let is_word = |index: usize| bytes.get(index).is_some_and(u8::is_ascii_alphanumeric);
-    text.match_indices(phrase).any(|(start, found)| !(start > 0 && is_word(start - 1)) && !is_word(start + found.len()))
+    text.match_indices(phrase).any(|(start, found)| !(is_word(start + found.len()) || start > 0 && is_word(start - 1)))
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ async fn page(
     let last = rows.last().map(|row| LeadId::from_uuid(row.lead_id));
     let outdated: Vec<_> = rows.into_iter().filter(|row| row.outdated).collect();
     let ids: Vec<_> = outdated.iter().map(|row| (program, LeadId::from_uuid(row.lead_id))).collect();
-    leads::lock_keys(connection, &ids).await?;
+    leads::lock_keys_for_update(connection, &ids).await?;
     let leads: Vec<Uuid> = outdated.iter().map(|row| row.lead_id).collect();
     let revisions: Vec<i32> = outdated.iter().map(|row| row.lead_revision).collect();
     // A lead whose revision is newer than its enrichment is on its way to the enricher already.
@@ -114,6 +114,8 @@ async fn page(
     )
     .fetch_all(&mut *connection)
     .await?;
+    let revisions: Vec<_> = raised.iter().map(|row| (program, LeadId::from_uuid(row.id), row.revision)).collect();
+    leads::await_enrichment(connection, &revisions).await?;
     let events: Vec<_> = raised
         .iter()
         .map(|row| {

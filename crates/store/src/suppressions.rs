@@ -9,8 +9,10 @@ use std::time::Duration;
 use domain::id::{LeadId, ProgramId};
 use vault::{BlindIndex, INDEX_VERSION};
 
-use crate::{Connection, StoreError, outreach::recipients};
+use crate::{Connection, Db, StoreError, outreach::recipients, programs};
 
+/// Recipients of one transaction.
+const PAGE: i64 = 500;
 /// No transaction that plans a mail takes longer.
 const IN_FLIGHT: Duration = Duration::from_mins(2);
 
@@ -74,6 +76,24 @@ pub async fn add(
     .fetch_all(connection)
     .await?;
     Ok(leads.into_iter().map(|row| (LeadId::from_uuid(row.id), row.revision)).collect())
+}
+
+/// The job: applies the suppressions of every program that are due for it; returns how many there were.
+///
+/// # Errors
+/// When the database fails; the next run goes on.
+pub async fn apply_all(db: Db) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for program in db.transact("suppressions.programs", |tx, _| Box::pin(programs::ids(tx))).await? {
+        loop {
+            let found = db.transact("suppressions.apply", |tx, _| Box::pin(apply(tx, program, PAGE))).await?;
+            count += found;
+            if found < PAGE as u64 {
+                break;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Cancels what is unsent to up to `limit` recipients of a program whose suppressions are so old that no transaction can still

@@ -39,8 +39,8 @@ use store::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{slots::Slot, tokens::Tokens};
 use self::{circuit_breaker::CircuitBreaker, commit::Committer, rests::Rests, slots::Slots};
+pub use self::{slots::Slot, tokens::Tokens};
 use crate::{
     config::MailerConfig,
     message::{ComposeError, ComposeInput, ComposedMessage, Composer},

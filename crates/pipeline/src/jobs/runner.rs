@@ -205,7 +205,7 @@ fn next(job: &Job, state: &JobState, holder: Uuid) -> Next {
     let is_due = state.next_due_at <= state.now;
     match lease {
         Some(lease) if is_wanted || is_due => {
-            let often = job.schedule.interval().map_or(POLL_INTERVAL, |interval| retry::jittered(interval));
+            let often = job.schedule.interval().map_or(POLL_INTERVAL, retry::jittered);
             Next::Wait(until(lease.expires_at).min(often.max(MINIMUM_WAIT)))
         }
         _ if is_wanted => Next::Run,

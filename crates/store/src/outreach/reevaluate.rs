@@ -3,6 +3,7 @@
 //! Nothing here needs a key. Each page is a transaction of its own, and every step may be repeated.
 
 use domain::{
+    clock::{Clock as _, SystemClock},
     hold::{self, WayOut},
     id::{LeadId, OutreachId, ProgramId},
     program::ProgramSettings,
@@ -14,7 +15,7 @@ use super::{
     plan::{self, PlanItem, decide, read_facts},
     recipients::{self, Place},
 };
-use crate::{Connection, Db, StoreError, programs};
+use crate::{Connection, Db, StoreError, programs, reanalysis};
 
 /// Leads or mails of one transaction.
 const PAGE: i64 = 500;
@@ -92,6 +93,42 @@ pub async fn preview(
             _ => return Ok(turned),
         }
     }
+}
+
+/// The job: decides again, and has leads analysed again, wherever a program's settings or the law's rules have changed. Returns
+/// how many decisions were turned and leads sent to the enricher.
+///
+/// # Errors
+/// When the database fails; the next run goes on.
+pub async fn all_programs(db: Db) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for id in all(&db).await? {
+        count += program(&db, id, |_| ()).await?;
+        count += reanalysis::program(&db, id, SystemClock.now(), |_| ()).await?;
+    }
+    Ok(count)
+}
+
+/// The job: gives held mails whose time has come their way out; returns how many were looked at.
+///
+/// # Errors
+/// When the database fails; the next run goes on.
+pub async fn all_held(db: Db) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for id in all(&db).await? {
+        loop {
+            let found = db.transact("reevaluate.held", |tx, _| Box::pin(held(tx, id))).await?;
+            count += found;
+            if found < PAGE as u64 {
+                break;
+            }
+        }
+    }
+    Ok(count)
+}
+
+async fn all(db: &Db) -> Result<Vec<ProgramId>, StoreError> {
+    db.transact("reevaluate.programs", |tx, _| Box::pin(programs::ids(tx))).await
 }
 
 /// Decides again about all decided leads of a program whose settings, or the law's rules, have changed since this was done last;

@@ -308,7 +308,6 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
         &codes as &[Option<i16>],
         &replies as &[Option<Vec<u8>>],
         f64::from(GIVE_UP_DAYS),
-        &final_after_days,
     )
     .fetch_all(connection)
     .await?;

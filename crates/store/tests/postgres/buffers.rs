@@ -16,10 +16,7 @@ use store::{
 };
 use vault::BlindIndex;
 
-use crate::{
-    mails::fill,
-    world::World,
-};
+use crate::{mails::fill, world::World};
 
 const LEASE: i32 = 60;
 /// Rows of a claim, a move to the data phase, a settlement.
@@ -171,9 +168,7 @@ async fn unsubscribe(world: &World, recipient: BlindIndex) {
     world
         .db
         .transact("test.unsubscribe", |tx, _| {
-            Box::pin(
-                async move { suppressions::add(tx, program, &[recipient], SuppressionReason::Unsubscribed).await },
-            )
+            Box::pin(async move { suppressions::add(tx, program, &[recipient], SuppressionReason::Unsubscribed).await })
         })
         .await
         .unwrap();

@@ -1,8 +1,8 @@
 //! The store against a real PostgreSQL, a database per test.
 
+mod analysis_claims;
 mod buffer_counts;
 mod buffers;
-mod analysis_claims;
 mod distribution;
 mod enrichments;
 mod holds;

@@ -13,10 +13,8 @@ use domain::id::ProgramId;
 use domain::program::{Program, ProgramSettings, Slug};
 use serde_json::{Value, json};
 use service::config::Document;
-use store::{
-    Db, programs,
-    sender_health::{self, SenderHealth},
-};
+use store::sender_health::SenderHealth;
+use store::{Db, programs};
 
 use self::options::Options;
 use crate::output::{self, Table};

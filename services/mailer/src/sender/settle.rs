@@ -83,7 +83,11 @@ impl Sender {
 /// Whether a mail was offered to a server: then only who offered it knows what came of it.
 const fn reached_server(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Sent | Outcome::Deferred { .. } | Outcome::Failed { .. } | Outcome::Uncertain { .. } => true,
+        Outcome::Sent
+        | Outcome::Deferred { .. }
+        | Outcome::Postponed { .. }
+        | Outcome::Failed { .. }
+        | Outcome::Uncertain { .. } => true,
         Outcome::Captured(_) | Outcome::Returned { .. } | Outcome::Held { .. } => false,
     }
 }

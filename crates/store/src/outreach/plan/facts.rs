@@ -16,6 +16,7 @@ use super::{Decided, Occasion};
 use crate::{
     Connection, StoreError, leads,
     programs::{self, CurrentProgram},
+    unreadable,
 };
 
 /// What is stored about an enriched lead at this moment, as far as a decision depends on it. Nothing of it is sealed.
@@ -104,31 +105,28 @@ pub async fn read(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let inconsistent =
-                |table, column, detail: String| StoreError::Inconsistent { table, column, row: row.lead_id, detail };
-            let facts = Facts {
-                enrichment_version: row.enrichment_version,
-                decided_version: row.decided_version,
-                decision: row.decision,
-                reasons: row.decision_reasons,
-                score: Score::new(row.score.into())
-                    .map_err(|error| inconsistent("enriched_leads", "score", error.to_string()))?,
-                compliant: row.compliant,
-                sent: row.sent,
-                country: row
-                    .country
-                    .as_deref()
-                    .map(Country::parse)
-                    .transpose()
-                    .map_err(|error| inconsistent("leads", "country", error.to_string()))?,
-                recipient: row.email_index,
-                suppressed: row.suppressed,
-            };
-            Ok(((ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id)), facts))
-        })
-        .collect()
+    let facts = rows.into_iter().filter_map(|row| {
+        let inconsistent =
+            |table, column, detail: String| StoreError::Inconsistent { table, column, row: row.lead_id, detail };
+        let score =
+            Score::new(row.score.into()).map_err(|error| inconsistent("enriched_leads", "score", error.to_string()));
+        let country = row.country.as_deref().map(Country::parse).transpose();
+        let country = country.map_err(|error| inconsistent("leads", "country", error.to_string()));
+        let facts = Facts {
+            enrichment_version: row.enrichment_version,
+            decided_version: row.decided_version,
+            decision: row.decision,
+            reasons: row.decision_reasons,
+            score: unreadable::readable("enriched_leads", row.lead_id, score)?,
+            compliant: row.compliant,
+            sent: row.sent,
+            country: unreadable::readable("leads", row.lead_id, country)?,
+            recipient: row.email_index,
+            suppressed: row.suppressed,
+        };
+        Some(((ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id)), facts))
+    });
+    Ok(facts.collect())
 }
 
 /// Writes decisions down, each guarded by the enrichment that it is about; returns the leads whose decision stands. A lead

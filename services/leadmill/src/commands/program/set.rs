@@ -61,7 +61,21 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
         return preview(document, &db, &program, &change, args.output.json).await;
     }
     let (before, change, now) = (&program, &change, SystemClock.now());
-    let changed = db.transact("program.set", |tx, _| Box::pin(programs::set(tx, before, version, change, now))).await?;
+    let (reason, pauses, resumes) = (&args.reason, args.pause, args.resume);
+    let changed = db
+        .transact("program.set", |tx, _| {
+            Box::pin(async move {
+                let changed = programs::set(tx, before, version, change, now).await?;
+                if matches!(changed, Changed::Done(_)) && pauses {
+                    sender_health::explain_pause(tx, before.id, reason, now).await?;
+                }
+                if matches!(changed, Changed::Done(_)) && resumes {
+                    sender_health::resume(tx, before.id, now).await?;
+                }
+                Ok(changed)
+            })
+        })
+        .await?;
     let after = match changed {
         Changed::Done(after) => *after,
         Changed::Missing => return Err(settings::no_such_program(slug)),
