@@ -23,6 +23,24 @@ pub fn hostile(seed: u64, count: u64) -> Vec<RawProfile> {
     with_mix(seed, count, SimulationMix { hostile: 1.0, ..SimulationMix::CLEAN })
 }
 
+/// Creators whom every program may write to that relies on consent, each at an address of its own: `<label><index>@…`.
+pub fn reachable(seed: u64, label: &str, count: u64) -> Vec<RawProfile> {
+    let mut profiles = creators(seed, count);
+    for (index, profile) in profiles.iter_mut().enumerate() {
+        profile.email = Some(format!("{label}{index}@people.example.com"));
+        profile.country = Some("US".to_owned());
+        profile.location = None;
+        // An address in the last line of the bio would be another one of the same person.
+        profile.bio = profile.bio.take().and_then(|bio| bio.lines().next().map(str::to_owned));
+    }
+    profiles
+}
+
+/// The same creator, who is to be written to at another address from now on.
+pub fn moved(profile: &RawProfile, email: &str) -> RawProfile {
+    RawProfile { email: Some(email.to_owned()), ..profile.clone() }
+}
+
 /// Rows as a purchased list has them: duplicates, junk and gaps among the creators.
 pub fn with_mix(seed: u64, count: u64, mix: SimulationMix) -> Vec<RawProfile> {
     let source = SimulatedSource::new(seed, count, mix);

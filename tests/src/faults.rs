@@ -13,13 +13,15 @@
 //! | [`service`] | a binary that is started again whenever it ends |
 //! | [`network`] | the way of one process to its servers |
 //! | [`feed`] | leads that go in, however often the collector has to be asked |
-//! | [`clock`] | a clock that is ahead |
+//! | [`clock`] | clocks that are wrong, or set while processes run by them |
 //! | [`gate`] | holds transactions at a chosen moment, to kill whoever waits there |
 //! | [`history`] | every state that a mail was ever in |
+//! | [`pages`] | people who object |
 //! | [`servers`] | a PostgreSQL and a RabbitMQ that may be stopped |
 //! | [`fault`] | faults by chance |
+//! | [`limits`] | how many mails were begun in each window of a limit |
 //! | [`mood`] | what a mail server in a bad mood does |
-//! | [`verdict`] | lost, doubled, uncertain: counted by the mail server's own record |
+//! | [`verdict`] | lost, doubled, uncertain, stranded: counted by the mail server's own record |
 //!
 //! To add a fault, add it to [`fault`] if it can happen at any time, else write a scenario into `tests/tests/faults/`.
 
@@ -28,8 +30,10 @@ pub mod fault;
 pub mod feed;
 pub mod gate;
 pub mod history;
+pub mod limits;
 pub mod mood;
 pub mod network;
+pub mod pages;
 pub mod servers;
 pub mod service;
 pub mod verdict;

@@ -1,6 +1,7 @@
 //! What a scenario runs on.
 
 use std::{
+    env,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
@@ -12,11 +13,14 @@ use domain::{
     legal::Basis,
     program::{ProgramSettings, Slug},
 };
-use sqlx::{PgConnection, Row as _};
-use store::{Db, DbConfig, api_keys, programs};
+use sqlx::{Executor as _, PgConnection, Row as _};
+use store::{
+    Db, DbConfig, api_keys,
+    programs::{self, Directory},
+};
 use tempfile::TempDir;
 use test_support::{amqp::AmqpNamespace, postgres::TestDatabase, transitions};
-use vault::{MasterKey, Vault};
+use vault::{MasterKey, ProgramKeys, Vault};
 
 use crate::{
     cli::{self, Finished},
@@ -75,6 +79,7 @@ impl Stack {
     async fn with_program(self, settings: &ProgramSettings) -> Self {
         let mut stack = self;
         transitions::enforce(&mut stack.connect().await).await;
+        stack.mutate().await;
         let db = stack.db();
         let vault = stack.vault();
         let slug: Slug = PROGRAM.parse().expect("a short name");
@@ -82,6 +87,13 @@ impl Stack {
         stack.program = program.expect("the program is created").program.id;
         db.close().await;
         stack
+    }
+
+    /// Takes a safeguard of the schema away, when `deploy/mutations.sh` asks for it.
+    async fn mutate(&self) {
+        let Some(file) = env::var_os("TEST_MUTATION_SQL").filter(|file| !file.is_empty()) else { return };
+        let statements = std::fs::read_to_string(file).expect("the mutation can be read");
+        self.connect().await.execute(statements.as_str()).await.expect("the mutation can be applied");
     }
 
     /// Without schema and program.
@@ -196,6 +208,14 @@ impl Stack {
         let key = making.await.expect("a key is made");
         db.close().await;
         key
+    }
+
+    /// The program's keys, which name recipients and make the tokens of links.
+    pub async fn program_keys(&self) -> ProgramKeys {
+        let (db, slug) = (self.db(), PROGRAM.parse().expect("a short name"));
+        let program = Directory::new(db.clone(), self.vault()).by_slug(&slug).await.expect("programs can be read");
+        db.close().await;
+        program.expect("a stack comes with a program").keys.clone()
     }
 
     /// What is under way.

@@ -3,12 +3,17 @@
 use std::{path::Path, process::Output};
 
 use tempfile::TempDir;
+use test_support::amqp;
 use tokio::process::Command;
+
+use crate::faults::clock::SettableClock;
 
 /// The servers; they end, and their data goes, when this is dropped.
 #[derive(Debug)]
 pub struct Servers {
     folder: TempDir,
+    /// What goes before the C library in them.
+    preloaded: Option<String>,
     /// Where PostgreSQL is.
     pub database_url: String,
     /// Where RabbitMQ is.
@@ -26,30 +31,58 @@ impl Servers {
     /// # Panics
     /// When this machine can't run servers of its own.
     pub async fn start() -> Self {
+        Self::start_with(&[POSTGRES, RABBITMQ], None).await
+    }
+
+    /// Starts a PostgreSQL that runs by this clock; RabbitMQ is the one that other scenarios use, too.
+    ///
+    /// # Panics
+    /// When this machine can't run a server of its own.
+    pub async fn start_postgres_by(clock: &SettableClock) -> Self {
+        Self::start_with(&[POSTGRES], Some(clock.library().to_owned())).await
+    }
+
+    async fn start_with(servers: &[&str], preloaded: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let output = script(folder.path(), &["up"]).await;
+        let usual = amqp::server_url();
+        let mut all = Self { folder, preloaded, database_url: String::new(), amqp_url: usual };
+        let output = all.script(&[&["up"], servers].concat()).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let url = |variable: &str| {
             let line =
                 text.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(variable)?.strip_prefix('='));
             line.unwrap_or_else(|| panic!("no {variable} in `{text}`")).to_owned()
         };
-        Self { database_url: url("DATABASE_URL"), amqp_url: url("AMQP_URL"), folder }
+        all.database_url = url("DATABASE_URL");
+        if servers.contains(&RABBITMQ) {
+            all.amqp_url = url("AMQP_URL");
+        }
+        all
     }
 
     /// Stops one: `fast`, in order, or `immediate`, as a power cut would.
     pub async fn stop(&self, server: &str, mode: &str) {
-        script(self.folder.path(), &["stop", server, mode]).await;
+        self.script(&["stop", server, mode]).await;
     }
 
     /// Starts it again, where it was.
     pub async fn start_again(&self, server: &str) {
-        script(self.folder.path(), &["up", server]).await;
+        self.script(&["up", server]).await;
     }
 
     /// Runs RabbitMQ's own tool.
     pub async fn rabbitmqctl(&self, args: &[&str]) {
-        script(self.folder.path(), &[&["rabbitmqctl"], args].concat()).await;
+        self.script(&[&["rabbitmqctl"], args].concat()).await;
+    }
+
+    async fn script(&self, args: &[&str]) -> Output {
+        let mut command = command(self.folder.path(), args);
+        if let Some(library) = &self.preloaded {
+            command.env("LD_PRELOAD", library);
+        }
+        let output = command.output().await.expect("the script runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
     }
 }
 
@@ -65,10 +98,4 @@ fn command(folder: &Path, args: &[&str]) -> Command {
     command.args(args).env("STACK_DIR", folder.join("stack")).env("STACK_PROBE", "0");
     command.env_remove("DATABASE_URL").env_remove("AMQP_URL").stdin(std::process::Stdio::null());
     command
-}
-
-async fn script(folder: &Path, args: &[&str]) -> Output {
-    let output = command(folder, args).output().await.expect("the script runs");
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
 }

@@ -1,22 +1,27 @@
-//! Lost, doubled, uncertain: what became of every accepted lead, by the mail server's own record.
+//! Lost, doubled, uncertain, stranded: what became of every accepted lead, by the mail server's own record.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fmt,
     fs::{self, OpenOptions},
     io::Write as _,
+    time::Duration,
 };
 
+use domain::email::EmailAddress;
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::{
-    audit::{Planted, audit},
+    audit::{self, Planted},
     faults::{feed::Fed, history},
     mail::{self, Mail},
     stack::Stack,
     truth,
 };
+
+/// How many complaints are shown.
+const SHOWN: usize = 10;
 
 /// A line of the fault table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +42,14 @@ pub struct Tally {
     pub doubled: u64,
     /// Mails of unknown fate.
     pub uncertain: u64,
+    /// Leads that wait for something that never comes, by the audit's rules.
+    pub stranded: u64,
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { row, fault, runs, leads, recorded, lost, doubled, uncertain } = self;
-        write!(f, "{row}\t{fault}\t{runs}\t{leads}\t{recorded}\t{lost}\t{doubled}\t{uncertain}")
+        let Self { row, fault, runs, leads, recorded, lost, doubled, uncertain, stranded } = self;
+        write!(f, "{row}\t{fault}\t{runs}\t{leads}\t{recorded}\t{lost}\t{doubled}\t{uncertain}\t{stranded}")
     }
 }
 
@@ -63,72 +70,88 @@ pub struct Done<'a> {
     pub planted: Planted<'a>,
 }
 
-/// Audits the stack, compares its word with the server's record, notes the line of the fault table, and gives it.
-///
-/// # Panics
-/// When anything is lost, doubled, or uncertain without a reason, naming an example.
-pub async fn verdict(stack: &Stack, mails: &[Mail], done: Done<'_>) -> Tally {
-    audit(stack, done.planted).await;
-    let leads = truth::count(stack, "SELECT count(*) FROM leads").await as u64;
-    let rows = sqlx::query("SELECT id, message_id, state::text, reason FROM outreach")
-        .fetch_all(&mut stack.connect().await)
-        .await
-        .expect("the outreach can be read");
-    let history = history::states(stack).await;
+/// Something that must not be. It is shown as `complaint: <what>: <detail>`, and `make mutations` looks for `<what>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// What must not be, in words that don't change.
+    pub what: &'static str,
+    /// How much of it, or an example.
+    pub detail: String,
+}
 
-    let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
-    let mut recipients: BTreeMap<&str, usize> = BTreeMap::new();
-    for mail in mails {
-        *recorded.entry(mail::message_id(&mail.data)).or_default() += 1;
-        for recipient in &mail.rcpt_to {
-            *recipients.entry(recipient).or_default() += 1;
-        }
+impl Complaint {
+    /// A complaint.
+    pub fn new(what: &'static str, detail: impl Into<String>) -> Self {
+        Self { what, detail: detail.into() }
     }
-    let mut complaints = Vec::new();
-    let mut known = BTreeSet::new();
-    let (mut lost, mut uncertain) = (0, 0);
-    for row in &rows {
-        let (id, message_id): (Uuid, String) = (row.get("id"), row.get("message_id"));
-        let (state, reason): (String, Option<String>) = (row.get("state"), row.get("reason"));
-        let came = recorded.get(&message_id).copied().unwrap_or_default();
-        let states = history.get(&id).cloned().unwrap_or_default();
-        match state.as_str() {
-            "sent" if came == 0 => {
-                lost += 1;
-                complaints.push(format!("{id} is `sent`, and the server never got it"));
-            }
-            "uncertain" => {
-                uncertain += 1;
-                if !states.contains("transmitting") {
-                    complaints.push(format!("{id} is `uncertain`, and never was in the data phase"));
-                }
-            }
-            "sent" => {}
-            _ if came > 0 => complaints.push(format!("{id} is `{state}` ({reason:?}), and the server has it")),
-            _ => {}
-        }
-        if came > 0 && !states.contains("transmitting") {
-            complaints.push(format!("the server has {id}, which never was in the data phase"));
-        }
-        known.insert(message_id);
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "complaint: {}: {}", self.what, self.detail)
     }
-    for message_id in recorded.keys().filter(|message_id| !known.contains(*message_id)) {
-        complaints.push(format!("the server has {message_id}, of which the database knows nothing"));
+}
+
+/// What a verdict found. The line of the fault table is noted already, whatever it says.
+#[derive(Debug)]
+#[must_use = "a verdict that nobody asserts finds nothing"]
+pub struct Verdict {
+    /// The line of the fault table.
+    pub tally: Tally,
+    /// Everything that must not be.
+    pub complaints: Vec<Complaint>,
+}
+
+impl Verdict {
+    /// Adds what a scenario itself found.
+    pub fn add(&mut self, complaints: impl IntoIterator<Item = Complaint>) {
+        self.complaints.extend(complaints);
     }
-    let copies: usize = recorded.values().map(|count| count - 1).sum();
-    let again: usize = recipients.values().map(|count| count - 1).sum();
-    if copies + again > 0 {
-        let most = recipients.iter().max_by_key(|(_, count)| **count);
-        complaints.push(format!("{copies} copies of a mail, {again} mails beyond the first for one person: {most:?}"));
+
+    /// Gives the line of the fault table.
+    ///
+    /// # Panics
+    /// When there are complaints, showing those of each kind that came first.
+    #[track_caller]
+    pub fn assert(self) -> Tally {
+        let Self { tally, mut complaints } = self;
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        complaints.retain(|complaint| {
+            let count = seen.entry(complaint.what).or_default();
+            *count += 1;
+            *count <= SHOWN
+        });
+        let text: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+        assert!(text.is_empty(), "{tally}\n{}", text.join("\n"));
+        tally
     }
+}
+
+/// Audits the stack, compares its word with the server's record, and notes the line of the fault table. `complaints` are
+/// those that there are already; what is held may still be found by a job within `limit`.
+pub async fn verdict(
+    stack: &Stack,
+    mails: &[Mail],
+    done: Done<'_>,
+    mut complaints: Vec<Complaint>,
+    limit: Duration,
+) -> Verdict {
+    let broken = audit::lasting(stack, done.planted, limit).await;
+    let stranded = audit::stranded_leads(&broken);
+    complaints.extend(broken.iter().map(|broken| Complaint::new(broken.rule.name, broken.to_string())));
+    let leads = truth::count(stack, "SELECT count(*) FROM leads").await as u64;
+    let by_record = compared(stack, mails, &mut complaints).await;
+    let mut lost = by_record.lost;
     if let Some(fed) = done.fed {
         lost += fed.accepted.saturating_sub(leads);
         if fed.accepted != leads {
-            complaints.push(format!("{} leads were accepted, {leads} are there", fed.accepted));
+            let detail = format!("{} were accepted, {leads} are there", fed.accepted);
+            complaints.push(Complaint::new("the leads are not those that were accepted", detail));
         }
     }
-    if uncertain > done.in_doubt {
-        complaints.push(format!("{uncertain} mails are `uncertain`, and at most {} can be", done.in_doubt));
+    if by_record.uncertain > done.in_doubt {
+        let detail = format!("{}, and at most {} can be", by_record.uncertain, done.in_doubt);
+        complaints.push(Complaint::new("more mails are uncertain than faults can explain", detail));
     }
     complaints.extend(panics(stack));
     let tally = Tally {
@@ -138,23 +161,100 @@ pub async fn verdict(stack: &Stack, mails: &[Mail], done: Done<'_>) -> Tally {
         leads,
         recorded: mails.len() as u64,
         lost,
-        doubled: copies.max(again) as u64,
-        uncertain,
+        doubled: by_record.doubled,
+        uncertain: by_record.uncertain,
+        stranded,
     };
-    complaints.truncate(10);
-    assert!(complaints.is_empty(), "{tally}\n{}", complaints.join("\n"));
     note(&tally);
-    tally
+    Verdict { tally, complaints }
+}
+
+/// What the server's record says about the rows.
+struct ByRecord {
+    lost: u64,
+    doubled: u64,
+    uncertain: u64,
+}
+
+/// Compares each row with what the server got of it.
+async fn compared(stack: &Stack, mails: &[Mail], complaints: &mut Vec<Complaint>) -> ByRecord {
+    let rows = sqlx::query("SELECT id, message_id, recipient_index, state::text, reason FROM outreach")
+        .fetch_all(&mut stack.connect().await)
+        .await
+        .expect("the outreach can be read");
+    let (history, keys) = (history::states(stack).await, stack.program_keys().await);
+
+    let mut recorded: BTreeMap<String, Vec<&Mail>> = BTreeMap::new();
+    let mut recipients: BTreeMap<&str, u64> = BTreeMap::new();
+    for mail in mails {
+        recorded.entry(mail::message_id(&mail.data)).or_default().push(mail);
+        for recipient in &mail.rcpt_to {
+            *recipients.entry(recipient).or_default() += 1;
+        }
+    }
+    let mut known = BTreeSet::new();
+    let (mut lost, mut uncertain) = (0, 0);
+    for row in &rows {
+        let (id, message_id): (Uuid, String) = (row.get("id"), row.get("message_id"));
+        let (state, reason): (String, Option<String>) = (row.get("state"), row.get("reason"));
+        let came = recorded.get(&message_id).map(Vec::as_slice).unwrap_or_default();
+        let began = history.get(&id).is_some_and(|states| states.contains("transmitting"));
+        match state.as_str() {
+            "sent" if came.is_empty() => {
+                lost += 1;
+                complaints.push(Complaint::new("a mail is `sent`, and the server never got it", id.to_string()));
+            }
+            "uncertain" => {
+                uncertain += 1;
+                if !began {
+                    complaints
+                        .push(Complaint::new("a mail is `uncertain`, and never was in the data phase", id.to_string()));
+                }
+            }
+            "sent" => {}
+            _ if !came.is_empty() => {
+                let detail = format!("{id} is `{state}` ({reason:?})");
+                complaints.push(Complaint::new("the server has a mail that is neither sent nor uncertain", detail));
+            }
+            _ => {}
+        }
+        if !came.is_empty() && !began {
+            complaints.push(Complaint::new("the server has a mail that never was in the data phase", id.to_string()));
+        }
+        let planned_for: Vec<u8> = row.get("recipient_index");
+        for recipient in came.iter().flat_map(|mail| &mail.rcpt_to) {
+            let index = EmailAddress::parse(recipient).ok().map(|address| keys.email_index(&address).to_vec());
+            if index.as_ref() != Some(&planned_for) {
+                complaints
+                    .push(Complaint::new("a mail went to another address than it was planned for", id.to_string()));
+            }
+        }
+        known.insert(message_id);
+    }
+    for message_id in recorded.keys().filter(|message_id| !known.contains(*message_id)) {
+        complaints
+            .push(Complaint::new("the server has a mail of which the database knows nothing", message_id.clone()));
+    }
+    let copies: u64 = recorded.values().map(|copies| copies.len() as u64 - 1).sum();
+    if copies > 0 {
+        complaints.push(Complaint::new("copies of a mail", copies.to_string()));
+    }
+    let again: u64 = recipients.values().map(|count| count - 1).sum();
+    if again > 0 {
+        let most = recipients.iter().max_by_key(|(_, count)| **count);
+        complaints.push(Complaint::new("mails beyond the first for one person", format!("{again}, such as {most:?}")));
+    }
+    ByRecord { lost, doubled: copies.max(again), uncertain }
 }
 
 /// Processes that ended by a defect of their own.
-fn panics(stack: &Stack) -> Vec<String> {
+fn panics(stack: &Stack) -> Vec<Complaint> {
     let logs = fs::read_dir(stack.folder()).expect("the stack's folder can be read").flatten();
     let logs = logs.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"));
     logs.filter_map(|entry| {
         let text = String::from_utf8_lossy(&fs::read(entry.path()).ok()?).into_owned();
         let line = text.lines().find(|line| line.contains("panicked at"))?;
-        Some(format!("{}: {line}", entry.file_name().display()))
+        Some(Complaint::new("a process panicked", format!("{}: {line}", entry.file_name().display())))
     })
     .collect()
 }

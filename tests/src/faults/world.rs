@@ -3,25 +3,30 @@
 
 use std::{env, net::SocketAddr, time::Duration};
 
+use collector::source::RawProfile;
 use domain::program::ProgramSettings;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use test_support::smtp::{Encryption, FakeSmtp};
+use tokio::time::sleep;
+use uuid::Uuid;
 
 use crate::{
+    audit::queues_are_drained,
     creators,
     faults::{
         clock,
         feed::{Fed, Feed},
         history,
+        pages::Pages,
         servers::Servers,
         service::Service,
-        verdict::{Done, Tally, verdict},
+        verdict::{Complaint, Done, Tally, Verdict, verdict},
     },
     mail::{self, Mail},
-    stack::{Stack, free_address, settings},
+    stack::{PROGRAM, Stack, Unfinished, free_address, settings},
     truth,
-    wait::eventually,
+    wait::within,
 };
 
 /// How long everything may take to come through once nothing is broken any more: leases, backoffs and the reconciler's
@@ -76,6 +81,8 @@ pub struct World {
     pub mailbox: FakeSmtp,
     /// Where leads go in.
     pub feed: Feed,
+    /// Where people object.
+    pub pages: Pages,
     seed: u64,
     /// Its own servers; last, so that they end last.
     servers: Option<Servers>,
@@ -97,6 +104,8 @@ pub struct Plan<'a> {
     pub encryption: Encryption,
     /// The user and the password that the mail server wants, if any; the mailers log in so.
     pub login: Option<(&'a str, &'a str)>,
+    /// The program's limit of mails a day.
+    pub daily_cap: Option<i32>,
     /// How far the clock of the last replica of each service is ahead.
     pub clock_ahead: Duration,
 }
@@ -104,12 +113,12 @@ pub struct Plan<'a> {
 impl World {
     /// Starts one on the machine's servers, and waits until it is ready.
     pub async fn start(plan: Plan<'_>) -> Self {
-        Self::on(Stack::start_with(everybody_qualifies()).await, None, plan).await
+        Self::on(Stack::start_with(everybody_qualifies(&plan)).await, None, plan).await
     }
 
     /// Starts one on servers of its own.
     pub async fn start_on(servers: Servers, plan: Plan<'_>) -> Self {
-        let stack = Stack::start_on(&servers.database_url, &servers.amqp_url, everybody_qualifies()).await;
+        let stack = Stack::start_on(&servers.database_url, &servers.amqp_url, everybody_qualifies(&plan)).await;
         Self::on(stack, Some(servers), plan).await
     }
 
@@ -130,13 +139,14 @@ impl World {
         env.extend(plan.env);
         let replicas = plan.replicas.max(1);
         let ingests: Vec<SocketAddr> = (0..replicas).map(|_| free_address()).collect();
+        let pages: Vec<SocketAddr> = (0..replicas).map(|_| free_address()).collect();
         let ahead = if plan.clock_ahead.is_zero() { None } else { Some(clock::ahead(&stack, plan.clock_ahead).await) };
         let mut services = Vec::new();
         for binary in ["collector", "enricher", "mailer"] {
-            for (replica, ingest) in ingests.iter().enumerate() {
-                let listen = ingest.to_string();
+            for (replica, (ingest, page)) in ingests.iter().zip(&pages).enumerate() {
+                let (ingest, page) = (ingest.to_string(), page.to_string());
                 let mut env = env.clone();
-                env.push(("LEADMILL_COLLECTOR_LISTEN", &listen));
+                env.extend([("LEADMILL_COLLECTOR_LISTEN", ingest.as_str()), ("LEADMILL_MAILER_LISTEN", page.as_str())]);
                 if let Some(library) = ahead.as_deref().filter(|_| replica + 1 == replicas) {
                     env.push(("LD_PRELOAD", library));
                 }
@@ -147,7 +157,7 @@ impl World {
             service.ready().await;
         }
         let feed = Feed { ingests, key: stack.api_key().await, page: 50, pause: Duration::from_millis(20) };
-        Self { services, stack, mailbox, feed, seed: plan.seed, servers }
+        Self { services, stack, mailbox, feed, pages: Pages::at(pages), seed: plan.seed, servers }
     }
 
     /// Chance, by the world's seed.
@@ -173,14 +183,12 @@ impl World {
     /// Lets `count` leads in, in pages with pauses between them that last about `over` in all, however often it takes. Every
     /// tenth has the address of the one before it, as people have who are on two networks.
     pub async fn feed(&self, count: u64, over: Duration) -> Fed {
-        let pages = count.div_ceil(self.feed.page as u64).max(1);
-        let feed = Feed { pause: over / u32::try_from(pages).unwrap_or(u32::MAX), ..self.feed.clone() };
         let mut profiles = creators::creators(self.seed, count);
         for index in (9..profiles.len()).step_by(10) {
             let (before, rest) = profiles.split_at_mut(index);
             rest[0].email.clone_from(&before[index - 1].email);
         }
-        feed.post(&profiles).await
+        self.post(&profiles, over).await
     }
 
     /// Ends every fault: everything is up, every network and the mail server are well.
@@ -196,17 +204,47 @@ impl World {
         }
     }
 
-    /// Waits until everything has come through, what was put off included.
-    pub async fn settle(&self) {
-        self.stack.settle(recovery()).await;
+    /// Lets these leads in, in pages with pauses between them that last about `over` in all.
+    pub async fn post(&self, profiles: &[RawProfile], over: Duration) -> Fed {
+        let pages = profiles.len().div_ceil(self.feed.page).max(1);
+        let feed = Feed { pause: over / u32::try_from(pages).unwrap_or(u32::MAX), ..self.feed.clone() };
+        feed.post(profiles).await
+    }
+
+    /// Takes over what these profiles say of known leads, by the command line, as an operator does with a newer list.
+    pub async fn update(&self, profiles: &[RawProfile]) {
+        let lines: Vec<String> = profiles.iter().map(|profile| creators::item(profile).to_string()).collect();
+        let name = format!("update-{}.jsonl", Uuid::now_v7());
+        let file = self.stack.file(&name, lines.join("\n"));
+        let file = file.to_str().expect("a path of ours");
+        self.stack.leadmill(&["import", file, "--program", PROGRAM, "--dedupe", "update", "--json"]).await.ok();
+    }
+
+    /// Kills the replicas of a service in turn, `kills` times in all, `pause` before each time.
+    pub async fn kill_in_turn(&self, binary: &str, kills: u32, pause: Duration) {
+        let replicas: Vec<&Service> = self.replicas(binary).collect();
+        for replica in replicas.iter().cycle().take(kills as usize) {
+            sleep(pause).await;
+            replica.kill().await;
+        }
+    }
+
+    /// Waits until everything has come through, what was put off included; says what hasn't, within the time that recovery
+    /// may take.
+    pub async fn settle(&self) -> Result<(), String> {
         let deferred =
             "SELECT count(*) FROM outreach WHERE state IN ('queued', 'connecting', 'transmitting', 'deferred')";
-        eventually("what was put off is sent", recovery(), async || match truth::count(&self.stack, deferred).await {
-            0 => Ok(()),
-            rest => Err(format!("{rest} mails are still due")),
+        within(recovery(), async || {
+            let unfinished = self.stack.unfinished().await;
+            if unfinished != Unfinished::default() {
+                return Err(format!("{unfinished:?}"));
+            }
+            match truth::count(&self.stack, deferred).await {
+                0 => Ok(()),
+                rest => Err(format!("{rest} mails are still due")),
+            }
         })
-        .await;
-        self.stack.settle(recovery()).await;
+        .await
     }
 
     /// Where the mail server's certificate authority is to be found, for who is to trust it.
@@ -221,10 +259,23 @@ impl World {
     }
 
     /// Ends the faults, waits, and judges.
+    ///
+    /// # Panics
+    /// When anything is lost, doubled, stranded, or uncertain without a reason, naming an example.
     pub async fn judge(&self, done: Done<'_>) -> Tally {
+        let tally = self.verdict(done).await.assert();
+        queues_are_drained(&self.stack, done.planted).await;
+        tally
+    }
+
+    /// The same, for a scenario that has complaints of its own.
+    pub async fn verdict(&self, done: Done<'_>) -> Verdict {
         self.calm().await;
-        self.settle().await;
-        verdict(&self.stack, &self.mails(), done).await
+        let settled = self.settle().await;
+        let complaints = settled.err().map(|rest| Complaint::new("something never comes through", rest));
+        let complaints: Vec<Complaint> = complaints.into_iter().collect();
+        let limit = if complaints.is_empty() { recovery() } else { Duration::ZERO };
+        verdict(&self.stack, &self.mails(), done, complaints, limit).await
     }
 
     /// Ends everything in order.
@@ -235,6 +286,6 @@ impl World {
 }
 
 /// Everybody with an address gets a mail: more mails, more that can go wrong.
-fn everybody_qualifies() -> ProgramSettings {
-    ProgramSettings { threshold: 0, ..settings() }
+fn everybody_qualifies(plan: &Plan<'_>) -> ProgramSettings {
+    ProgramSettings { threshold: 0, daily_cap: plan.daily_cap, ..settings() }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use leadmill_tests::{
     faults::{
+        limits::{self, Limits},
         service::Service,
         verdict::Done,
         world::{Plan, World},
@@ -15,7 +16,7 @@ use leadmill_tests::{
     wait::{PATIENCE, eventually, within},
 };
 use test_support::smtp::{Action, Step};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::short_or;
 
@@ -27,7 +28,8 @@ const LATE: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_whose_clocks_are_five_minutes_apart_share_leases_and_limits() {
     let ahead = Duration::from_mins(5);
-    let plan = Plan { seed: 1201, replicas: 2, clock_ahead: ahead, ..Plan::default() };
+    let per_minute = ("LEADMILL_MAILER_SMTP_PER_MINUTE", "60");
+    let plan = Plan { seed: 1201, replicas: 2, clock_ahead: ahead, env: &[per_minute], ..Plan::default() };
     let world = World::start(plan).await;
     let mut killed = 0;
     let killing = async {
@@ -43,9 +45,24 @@ async fn two_replicas_whose_clocks_are_five_minutes_apart_share_leases_and_limit
         }
     };
     let (fed, ()) = tokio::join!(world.feed(short_or(400, 5_000), Duration::from_secs(2)), killing);
+    // A mailer that took its windows from its own clock would begin a second minute's mails now.
+    eventually("the minute's mails are out", PATIENCE, async || {
+        let used = limits::used(&world.stack).await.len();
+        if used >= 60 { Ok(()) } else { Err(format!("{used} are")) }
+    })
+    .await;
+    sleep(Duration::from_secs(3)).await;
+    let limited_until = limits::clock(&world.stack).await;
+    for mailer in world.replicas("mailer") {
+        mailer.restart_with(&[("LEADMILL_MAILER_SMTP_PER_MINUTE", "0")]).await;
+    }
     let fault = "one clock five minutes ahead";
     // Both mailers were killed, each with four connections.
-    world.judge(Done { row: 12, fault, runs: 2, fed: Some(fed), in_doubt: 2 * 4, ..Done::default() }).await;
+    let done = Done { row: 12, fault, runs: 2, fed: Some(fed), in_doubt: 2 * 4, ..Done::default() };
+    let mut verdict = world.verdict(done).await;
+    let held = Limits { per_minute: Some(60), per_day: None };
+    verdict.add(limits::complaints(&world.stack, held, limited_until).await);
+    verdict.assert();
     let apart = "SELECT (extract(epoch FROM max(created_at) - min(created_at)))::bigint FROM leads";
     assert!(truth::count(&world.stack, apart).await >= 290, "the clocks agreed: this showed nothing");
     world.end().await;

@@ -125,7 +125,7 @@ async fn races_that_are_lost_are_run_again() {
         }
     })
     .await;
-    world.settle().await;
+    world.settle().await.expect("everything comes through");
     let provoked = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM test_races";
     let provoked = truth::count(&world.stack, provoked).await as u64;
     assert!(provoked > 5, "only {provoked} races were lost");
