@@ -257,9 +257,16 @@ pub struct Broken {
     pub leads: Vec<Uuid>,
 }
 
+impl Broken {
+    /// By how many, and an example.
+    pub fn by(&self) -> String {
+        format!("broken by {}, such as {}", self.leads.len(), self.leads[0])
+    }
+}
+
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: broken by {}, such as {}", self.rule.name, self.leads.len(), self.leads[0])
+        write!(f, "{}: {}", self.rule.name, self.by())
     }
 }
 

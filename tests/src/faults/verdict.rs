@@ -138,7 +138,7 @@ pub async fn verdict(
 ) -> Verdict {
     let broken = audit::lasting(stack, done.planted, limit).await;
     let stranded = audit::stranded_leads(&broken);
-    complaints.extend(broken.iter().map(|broken| Complaint::new(broken.rule.name, broken.to_string())));
+    complaints.extend(broken.iter().map(|broken| Complaint::new(broken.rule.name, broken.by())));
     let leads = truth::count(stack, "SELECT count(*) FROM leads").await as u64;
     let by_record = compared(stack, mails, &mut complaints).await;
     let mut lost = by_record.lost;

@@ -3,16 +3,23 @@
 //! A module per row of the fault table; each scenario ends with the same verdict, which also writes the row's line. The
 //! short form runs here; `LEADMILL_FAULTS=full` makes it as long as the table asks (`make faults`).
 
+mod addresses;
 mod backlog;
+mod bounces;
 mod broker;
 mod clocks;
 mod database;
+mod erasures;
 mod exactly;
 mod kills;
+mod limits;
 mod model;
 mod networks;
+mod objections;
 mod poison;
 mod redelivery;
+mod release;
+mod settings;
 mod shutdown;
 mod smtp;
 
