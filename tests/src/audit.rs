@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use domain::event::Queue;
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::{
@@ -178,8 +178,10 @@ pub const RULES: &[Rule] = &[
         stranded: true,
         excusable: false,
         query: "SELECT o.lead_id FROM outreach o
+         JOIN programs p ON p.id = o.program_id
          LEFT JOIN lead_keys k ON k.program_id = o.program_id AND k.lead_id = o.lead_id
-         WHERE o.state IN ('queued', 'deferred', 'held') AND k.lead_id IS NULL",
+         -- a claim cancels it, and nothing of a paused program is claimed
+         WHERE (o.state = 'held' OR o.state IN ('queued', 'deferred') AND NOT p.paused) AND k.lead_id IS NULL",
     },
     stranded(
         "a mail that waits is planned for its lead's address",
@@ -283,9 +285,24 @@ pub async fn audit(stack: &Stack, planted: Planted<'_>) {
     queues_are_drained(stack, planted).await;
 }
 
-/// The rules that are still broken after `limit`, within which the jobs may look at what is held.
+/// Lets the time come at which jobs look once more at what is held, at who is suppressed and at changed settings. They wait
+/// some minutes, for transactions that are under way; to be called when there are none.
+pub async fn let_jobs_look(connection: &mut PgConnection) {
+    for statement in [
+        "UPDATE outreach SET due_at = now() WHERE state = 'held' AND due_at > now()",
+        "UPDATE suppressions SET created_at = created_at - interval '5 minutes' WHERE applied_at IS NULL",
+        "UPDATE programs SET rules_changed_at = rules_changed_at - interval '5 minutes',
+                             rules_applied_at = rules_applied_at - interval '5 minutes'
+         WHERE rules_changed_at > now() - interval '5 minutes'",
+    ] {
+        connection.execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+}
+
+/// The rules that are still broken after `limit`, within which the jobs look at what is held.
 pub async fn lasting(stack: &Stack, planted: Planted<'_>, limit: Duration) -> Vec<Broken> {
     let mut connection = stack.connect().await;
+    let_jobs_look(&mut connection).await;
     let looking = within(limit, async || {
         let broken = broken_rules(&mut connection, planted.stuck).await;
         // Only what is stranded can still be found by a job.
