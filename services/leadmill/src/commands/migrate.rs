@@ -15,22 +15,23 @@ use crate::{output, settings};
 /// `leadmill migrate`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Services never migrate by themselves; they refuse a schema that is older than they need. Uses DATABASE_DIRECT_URL when it
-is set: the lock that keeps two migrations apart belongs to a session, which a transaction-mode pooler doesn't give.
+Services never migrate by themselves; they refuse a schema that is older than they need. Uses
+DATABASE_DIRECT_URL when it is set: the lock that keeps two migrations apart belongs to a session,
+which a transaction-mode pooler doesn't give.
 
 Services of the previous version may run meanwhile:
-  - A migration waits at most 2 s for a lock, since others queue up behind it. If it doesn't get it, it lets go of everything
-    and tries again, up to --max-wait. Whoever holds the lock is named.
-  - Indexes on existing tables are built concurrently: slower, but no read or write waits for them.
-  - It can be interrupted at any time and run again. An index that was left INVALID, because its build was cut short, is built
-    again by the next run; `leadmill doctor` and `leadmill migrate --check` name such indexes.
+  - A migration waits at most 2 s for a lock, since others queue up behind it. If it doesn't get
+    it, it lets go of everything and tries again, up to --max-wait. It names who holds the lock.
+  - Indexes on existing tables are built concurrently: no read or write waits for them.
+  - It can be interrupted at any time and run again. The next run rebuilds an index whose build was
+    cut short and which is INVALID since; `leadmill doctor` and `migrate --check` name those.
   - Two of them at once are no problem: the second waits until the first has ended.
-For each migration it says how long it took, and how long reads or writes may have waited for its locks, at most.
+For each migration it says how long it took, and how long at most others may have waited for it.
 
 Examples:
-  leadmill migrate                  apply what is missing; nothing happens when nothing is
-  leadmill migrate --max-wait 60    fail if a lock is not free for a minute, such as in a deployment pipeline
-  leadmill migrate --check          change nothing; exit status 1 unless this program can use the schema")]
+  leadmill migrate                apply what is missing; nothing happens when nothing is
+  leadmill migrate --max-wait 60  fail if a lock isn't free for a minute, such as in a pipeline
+  leadmill migrate --check        change nothing; exit status 1 unless the schema can be used")]
 pub struct Args {
     /// Change nothing, only say whether this program can use the schema
     #[arg(long)]
