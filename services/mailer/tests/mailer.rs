@@ -117,12 +117,8 @@ async fn a_program_that_cannot_be_read_does_not_stop_the_mails_of_the_others() {
                  SELECT count(*)::text FROM added";
     assert_eq!(world.text(added).await, "1");
     let program = world.program.program.id;
-    let released = world
-        .db
-        .transact("test.release", |tx, _| Box::pin(async move { outreach::requeue_captured(tx, program).await }))
-        .await
-        .unwrap();
-    assert_eq!(released, 1);
+    let released = release::release(&world.db, program, &Filter::Captured, |_| ()).await.unwrap();
+    assert_eq!(released.queued, 1);
     let server = FakeSmtp::start().await;
     let replica = world.start_smtp(&server, &[]);
     world.wait_for_states("sent=1").await;

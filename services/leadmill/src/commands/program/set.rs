@@ -66,7 +66,8 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
         .transact("program.set", |tx, _| {
             Box::pin(async move {
                 let changed = programs::set(tx, before, version, change, now).await?;
-                if matches!(changed, Changed::Done(_)) && pauses {
+                // Where it was paused by itself, that reason says more.
+                if matches!(changed, Changed::Done(_)) && pauses && !before.settings.paused {
                     sender_health::explain_pause(tx, before.id, reason, now).await?;
                 }
                 if matches!(changed, Changed::Done(_)) && resumes {
