@@ -148,23 +148,23 @@ impl Event {
                 walk.settle_due(|mail, key| Outcome::Captured(captured::seal(key, mail.id, b"Subject: a\r\n\r\nb")))
                     .await;
             }
-            Self::Released => walk.release(Filter::Captured).await,
-            Self::HeldReleased => walk.release(Filter::Held(None)).await,
+            Self::Released => walk.release(&Filter::Captured).await,
+            Self::HeldReleased => walk.release(&Filter::Held(None)).await,
             Self::LeaseExpired => walk.lose_leases(false).await,
             Self::LeaseExpiredInData => walk.lose_leases(true).await,
             Self::ComposeFailed => walk.settle_due(|_, _| Outcome::Held { reason: reason("compose_failed") }).await,
-            Self::Paused => walk.set(Change { paused: Some(true), ..Change::default() }).await,
-            Self::Resumed => walk.set(Change { paused: Some(false), ..Change::default() }).await,
-            Self::ThresholdRaised => walk.set(Change { threshold: Some(95), ..Change::default() }).await,
-            Self::ThresholdLowered => walk.set(Change { threshold: Some(0), ..Change::default() }).await,
-            Self::SenderRemoved => walk.set(Change { sender_email: Some(None), ..Change::default() }).await,
+            Self::Paused => walk.set(&Change { paused: Some(true), ..Change::default() }).await,
+            Self::Resumed => walk.set(&Change { paused: Some(false), ..Change::default() }).await,
+            Self::ThresholdRaised => walk.set(&Change { threshold: Some(95), ..Change::default() }).await,
+            Self::ThresholdLowered => walk.set(&Change { threshold: Some(0), ..Change::default() }).await,
+            Self::SenderRemoved => walk.set(&Change { sender_email: Some(None), ..Change::default() }).await,
             Self::SenderAdded => {
-                walk.set(Change { sender_email: Some(stack::settings().sender_email), ..Change::default() }).await
+                walk.set(&Change { sender_email: Some(stack::settings().sender_email), ..Change::default() }).await
             }
             Self::BasisNarrowed => {
-                walk.set(Change { basis: Some(Basis::LegitimateInterest), ..Change::default() }).await
+                walk.set(&Change { basis: Some(Basis::LegitimateInterest), ..Change::default() }).await
             }
-            Self::BasisWidened => walk.set(Change { basis: Some(Basis::Consent), ..Change::default() }).await,
+            Self::BasisWidened => walk.set(&Change { basis: Some(Basis::Consent), ..Change::default() }).await,
             Self::CountryKnown => walk.find_country_out().await,
             Self::JobsRan => walk.run_jobs().await,
         }

@@ -48,7 +48,7 @@ async fn after_any_two_events_no_mail_is_left_without_a_way_out() {
         .collect()
         .await;
     let mut broken = complaints(&mut shared.connect().await, &walks, "at once", Some(Holds::Always)).await;
-    stream::iter(&walks).for_each_concurrent(AT_ONCE, |walk| walk.calm_down()).await;
+    stream::iter(&walks).for_each_concurrent(AT_ONCE, Walk::calm_down).await;
     broken.extend(complaints(&mut shared.connect().await, &walks, "once everything was calm", None).await);
 
     drop(walks);

@@ -248,8 +248,8 @@ impl Walk {
     }
 
     /// Changes the program's settings, and decides again, as the command line does.
-    pub async fn set(&self, change: Change) {
-        let (slug, change, now) = (&self.slug, &change, SystemClock.now());
+    pub async fn set(&self, change: &Change) {
+        let (slug, change, now) = (&self.slug, change, SystemClock.now());
         let changed = self
             .db
             .transact("test.set", |tx, _| {
@@ -341,8 +341,8 @@ impl Walk {
     }
 
     /// Releases mails by hand.
-    pub async fn release(&self, filter: Filter) {
-        release::release(&self.db, self.id, &filter, |_| {}).await.expect("mails can be released");
+    pub async fn release(&self, filter: &Filter) {
+        release::release(&self.db, self.id, filter, |_| {}).await.expect("mails can be released");
     }
 
     /// Claims what is due, moves it to the data phase or not, and lets the leases run out.
