@@ -8,6 +8,7 @@ use store::{
     analysis_claims::{self, AnalysisClaim, ClaimResult},
     enrichments::Written,
 };
+use tokio::sync::Notify;
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -101,20 +102,27 @@ async fn who_waited_for_the_holders_transaction_sees_what_it_has_stored() {
     let sealed = [store::enrichments::seal(&open, crate::world::enrichment(90))];
     let second = claim(&world, lead, 1);
     let mut witness = world.database.connect().await;
-    // The second asks in the middle of the transaction that stores the answer and deletes the claim.
+    // The second asks in the middle of the transaction that stores the answer, after it has deleted the claim.
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let (witness, sealed, first) = (tokio::sync::Mutex::new(&mut witness), &sealed, [first]);
+    let deleted = Notify::new();
+    let deleted = &deleted;
     let (witness, first, world) = (&witness, first.as_slice(), &world);
     let storing = world.db.transact("test.store", |tx, _| {
         Box::pin(async move {
             store::enrichments::write(tx, sealed, crate::world::NOW).await?;
             analysis_claims::release(tx, first).await?;
+            deleted.notify_one();
             while test_support::postgres::number(&mut **witness.lock().await, waiting).await? == 0 {}
             Ok(())
         })
     });
-    let (stored, result) = tokio::join!(storing, take_one(world, second));
+    let asking = async {
+        deleted.notified().await;
+        take_one(world, second).await
+    };
+    let (stored, result) = tokio::join!(storing, asking);
     stored.unwrap();
     assert_eq!(result, ClaimResult::Enriched);
     assert_eq!(claims(world).await, 0);
