@@ -222,6 +222,7 @@ async fn follow(
                    recipient_key = CASE WHEN v.wanted <> 'cancelled' AND v.keeps THEN o.recipient_key END,
                    message_id = CASE WHEN o.attempts = 0 THEN v.message_id ELSE o.message_id END,
                    first_attempt_at = CASE WHEN v.keeps THEN o.first_attempt_at END,
+                   mailbox_full_at = CASE WHEN v.keeps THEN o.mailbox_full_at END,
                    state = CASE WHEN v.wanted = 'cancelled' THEN 'cancelled'
                                 WHEN NOT v.keeps THEN 'held'
                                 WHEN v.wanted = 'held' THEN 'held'
