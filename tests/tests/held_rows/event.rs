@@ -44,6 +44,8 @@ pub enum Event {
     HardBounced,
     /// What is due is put off by the server.
     Deferred,
+    /// What is due waits for our own account, after its data phase has begun.
+    Postponed,
     /// What is due is of unknown fate.
     Uncertain,
     /// What is due is captured.
@@ -82,7 +84,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::PlannedAgain,
         Self::Declined,
         Self::Requalified,
@@ -97,6 +99,7 @@ impl Event {
         Self::Failed,
         Self::HardBounced,
         Self::Deferred,
+        Self::Postponed,
         Self::Uncertain,
         Self::Captured,
         Self::Released,
@@ -140,8 +143,12 @@ impl Event {
                 walk.send_due(|_, _| bounced()).await;
             }
             Self::Deferred => {
-                let later = || Outcome::Deferred { reason: reason("busy"), after: Duration::ZERO, by_server: true };
+                let later = || Outcome::Deferred { reason: reason("busy"), after: Duration::ZERO };
                 walk.send_due(|_, _| later()).await;
+            }
+            Self::Postponed => {
+                let postponed = || Outcome::Postponed { reason: reason("account_limited"), after: Duration::ZERO };
+                walk.send_due(|_, _| postponed()).await;
             }
             Self::Uncertain => walk.send_due(|_, _| Outcome::Uncertain { reason: reason("connection_lost") }).await,
             Self::Captured => {
