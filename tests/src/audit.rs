@@ -158,8 +158,7 @@ pub const RULES: &[Rule] = &[
          JOIN programs p ON p.id = o.program_id
          JOIN leads l ON l.program_id = o.program_id AND l.id = o.lead_id
          WHERE o.state IN ('queued', 'deferred') AND o.due_at < now() - interval '10 seconds' AND NOT p.paused
-           -- not a column of every schema that this is asked of
-           AND coalesce((to_jsonb(p) ->> 'rest_until')::timestamptz <= now(), true)
+           AND coalesce(p.rest_until <= now(), true)
            AND (EXISTS (SELECT FROM suppressions s
                         WHERE s.program_id = o.program_id AND s.recipient_index = o.recipient_index)
                 OR NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = o.program_id AND k.lead_id = o.lead_id)
@@ -294,11 +293,7 @@ pub async fn let_jobs_look(connection: &mut PgConnection) {
         "UPDATE programs SET rules_changed_at = rules_changed_at - interval '5 minutes',
                              rules_applied_at = rules_applied_at - interval '5 minutes'
          WHERE rules_changed_at > now() - interval '5 minutes'",
-        "DO $$ BEGIN
-             IF to_regclass('jobs') IS NOT NULL THEN
-                 UPDATE jobs SET next_due_at = now() WHERE next_due_at > now();
-             END IF;
-         END $$",
+        "UPDATE jobs SET next_due_at = now() WHERE next_due_at > now()",
     ] {
         connection.execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
