@@ -189,6 +189,7 @@ struct Row {
     paused: bool,
     wrapped_keys: Vec<u8>,
     rests: bool,
+    version: i32,
 }
 
 async fn select(
@@ -199,7 +200,7 @@ async fn select(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id, slug, name, sender_name, sender_email, reply_to, postal_address, privacy_url, threshold, niches,
-                  product, basis, daily_cap, paused, wrapped_keys, coalesce(rest_until > now(), false) AS "rests!"
+                  product, basis, daily_cap, paused, wrapped_keys, coalesce(rest_until > now(), false) AS "rests!", version
            FROM programs
            WHERE ($1::uuid IS NULL OR id = $1) AND ($2::text IS NULL OR slug = $2)
            ORDER BY slug"#,

@@ -11,7 +11,7 @@ use domain::{
 };
 use time::OffsetDateTime;
 
-use super::by_slug;
+use super::select;
 use crate::{Connection, StoreError, outreach};
 
 /// The version of a program's settings, from 1.
@@ -113,9 +113,10 @@ pub async fn by_slug_with_version(
     connection: &mut Connection,
     slug: &Slug,
 ) -> Result<Option<(Program, Version)>, StoreError> {
-    let Some(program) = by_slug(connection, slug).await? else { return Ok(None) };
-    let version = version_of(connection, program.id).await?;
-    Ok(version.map(|version| (program, version)))
+    // One statement: read by two, the settings could be older than the version that vouches for them.
+    let Some(row) = select(connection, None, Some(slug)).await?.into_iter().next() else { return Ok(None) };
+    let version = row.version;
+    Ok(Some((row.try_into()?, version)))
 }
 
 /// Writes a change of a program that was read at `version`. Mails that are held for a pause, by versions of Leadmill in which
