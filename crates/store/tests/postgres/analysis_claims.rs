@@ -10,7 +10,7 @@ use store::{
 };
 use tokio::sync::Notify;
 
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 
 fn claim(world: &World, lead_id: LeadId, lead_revision: i32) -> AnalysisClaim {
     AnalysisClaim { program_id: world.id(), lead_id, lead_revision, holder: LeaseToken::generate() }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::world::{World, profile};
 use domain::outreach::OutreachState;
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, error::DatabaseError};
 use store::{Db, DbConfig, schema};
 use test_support::{postgres::TestDatabase, transitions};
 use uuid::Uuid;
@@ -97,7 +97,7 @@ async fn a_transition_is_possible_in_a_test_exactly_if_the_life_cycle_allows_it(
                 }
                 Err(error) => {
                     assert!(!old.allows(new), "{old} -> {new} was refused: {error}");
-                    let code = error.as_database_error().and_then(|error| error.code()).unwrap();
+                    let code = error.as_database_error().and_then(DatabaseError::code).unwrap();
                     assert_eq!(code, transitions::REFUSED, "{error}");
                 }
             }
