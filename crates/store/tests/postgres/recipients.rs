@@ -228,7 +228,8 @@ async fn captured_mails_are_released_by_id_and_whoever_objected_gets_nothing() {
         let lead = world.enriched(profile(name)).await;
         mails.push(world.planned(lead, 1).await);
     }
-    world.execute("UPDATE outreach SET state = 'captured', due_at = NULL").await;
+    world.execute("UPDATE outreach SET state = 'connecting', lease_token = gen_random_uuid()").await;
+    world.execute("UPDATE outreach SET state = 'captured', due_at = NULL, lease_token = NULL").await;
     world.execute("INSERT INTO captured_mails SELECT program_id, id, lead_id, '\\x00', now() FROM outreach").await;
     object(&world, "bob@studio.example.com").await;
     let unknown = domain::id::OutreachId::generate();
