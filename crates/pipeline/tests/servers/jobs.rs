@@ -194,7 +194,7 @@ async fn a_run_whose_process_died_is_recorded_as_interrupted_and_followed_when_i
     witness.stop().await;
     process.stop().await;
     let records = "SELECT string_agg(outcome || ' ' || trigger, ', ' ORDER BY started_at) FROM job_runs";
-    assert_eq!(ask(&bench, records).await, "interrupted catch_up, done catch_up");
+    assert_eq!(ask(&bench, records).await, "interrupted schedule, done catch_up");
     assert_eq!(bench.number(&format!("SELECT count(*) FROM job_runs WHERE id = '{run}'")).await, 1);
     bench.cleanup().await;
 }

@@ -44,6 +44,9 @@ async fn inherit_in(connection: &mut Connection, program: ProgramId, places: &[P
     let recipients: Vec<Vec<u8>> = places.iter().map(|place| place.recipient.clone()).collect();
     let campaigns: Vec<String> = places.iter().map(|place| place.campaign.clone()).collect();
     let steps: Vec<i16> = places.iter().map(|place| place.step).collect();
+    // Along the index of recipients, whatever else the planner thinks of: the caller may have sorting turned off, and a program
+    // that is a parameter and unknown to the statistics is taken for an empty one. The row is checked again by the update, in
+    // a CASE, which keeps the index of held rows out.
     // The duplicate's own decision says whether it may go, or has something else to wait for.
     let inherited = sqlx::query!(
         "UPDATE outreach o
@@ -52,34 +55,37 @@ async fn inherit_in(connection: &mut Connection, program: ProgramId, places: &[P
              due_at = CASE h.decision WHEN 'planned' THEN now() ELSE now() + $5 * interval '1 second' END,
              recipient_key = o.recipient_index, updated_at = now()
          FROM (
-             SELECT c.id, c.decision, c.reason
-             FROM UNNEST($2::bytea[], $3::text[], $4::smallint[]) AS n (recipient, campaign, step)
+             SELECT n.program_id, c.id, c.decision, c.reason
+             FROM UNNEST($6::uuid[], $2::bytea[], $3::text[], $4::smallint[]) AS n (program_id, recipient, campaign, step)
              CROSS JOIN LATERAL (
                  SELECT d.id, e.decision, e.decision_reasons[1] AS reason
-                 FROM outreach d
+                 FROM (SELECT id, lead_id, campaign, step, state, recipient_key FROM outreach
+                       WHERE program_id = n.program_id AND recipient_index = n.recipient OFFSET 0) d
                  CROSS JOIN LATERAL (SELECT decision, decision_reasons FROM enriched_leads
-                                     WHERE program_id = $1 AND lead_id = d.lead_id OFFSET 0) e
-                 CROSS JOIN LATERAL (SELECT email_index FROM leads WHERE program_id = $1 AND id = d.lead_id OFFSET 0) l
+                                     WHERE program_id = n.program_id AND lead_id = d.lead_id OFFSET 0) e
+                 CROSS JOIN LATERAL (SELECT email_index FROM leads
+                                     WHERE program_id = n.program_id AND id = d.lead_id OFFSET 0) l
                  CROSS JOIN LATERAL (SELECT lead_id FROM lead_keys
-                                     WHERE program_id = $1 AND lead_id = d.lead_id OFFSET 0) k
-                 WHERE d.program_id = $1 AND d.recipient_index = n.recipient AND d.campaign = n.campaign
-                   AND d.step = n.step AND d.state = 'held' AND d.recipient_key IS NULL
+                                     WHERE program_id = n.program_id AND lead_id = d.lead_id OFFSET 0) k
+                 WHERE d.campaign = n.campaign AND d.step = n.step AND d.state = 'held' AND d.recipient_key IS NULL
                    AND e.decision IN ('planned', 'held') AND l.email_index = n.recipient
                  ORDER BY d.id LIMIT 1
-                 FOR NO KEY UPDATE OF d
              ) c
              WHERE NOT EXISTS (SELECT FROM outreach holder
-                               WHERE holder.program_id = $1 AND holder.recipient_key = n.recipient
+                               WHERE holder.program_id = n.program_id AND holder.recipient_key = n.recipient
                                  AND holder.campaign = n.campaign AND holder.step = n.step)
-               AND NOT EXISTS (SELECT FROM suppressions s WHERE s.program_id = $1 AND s.recipient_index = n.recipient)
+               AND NOT EXISTS (SELECT FROM suppressions s
+                               WHERE s.program_id = n.program_id AND s.recipient_index = n.recipient)
              OFFSET 0
          ) h
-         WHERE o.program_id = $1 AND o.id = h.id",
+         WHERE o.program_id = h.program_id AND o.id = h.id AND (h.program_id = $1) IS TRUE
+           AND CASE o.state WHEN 'held' THEN o.recipient_key IS NULL ELSE false END",
         program.as_uuid(),
         &recipients,
         &campaigns,
         &steps,
         FIRST_LOOK_SECONDS,
+        &vec![program.as_uuid(); places.len()],
     )
     .execute(connection)
     .await?;
@@ -97,24 +103,31 @@ pub async fn cancel_suppressed(
     if recipients.is_empty() {
         return Ok(0);
     }
-    // Recipient by recipient along their index, which one that the statistics don't know the program of wouldn't use otherwise.
+    // Recipient by recipient along their index, then row by row along the primary key. The program is a column where rows are
+    // looked up: as a parameter, one that the statistics don't know is taken for an empty one, and all its mails are read.
     let cancelled = sqlx::query!(
-        "WITH unsent AS (
-             SELECT o.program_id, o.id FROM outreach o
-             WHERE o.program_id = $1
-               AND o.id IN (SELECT i.id FROM UNNEST($2::bytea[]) AS n (recipient)
-                            CROSS JOIN LATERAL (SELECT id, state FROM outreach
-                                                WHERE program_id = $1 AND recipient_index = n.recipient OFFSET 0) i
-                            JOIN suppressions s ON s.program_id = $1 AND s.recipient_index = n.recipient
-                            WHERE i.state IN ('queued', 'deferred', 'held'))
-               AND o.state IN ('queued', 'deferred', 'held')
-             ORDER BY o.id
-             FOR NO KEY UPDATE OF o
+        "WITH unsent AS MATERIALIZED (
+             SELECT n.program_id, i.id
+             FROM UNNEST($2::uuid[], $3::bytea[]) AS n (program_id, recipient)
+             CROSS JOIN LATERAL (SELECT id, state FROM outreach
+                                 WHERE program_id = n.program_id AND recipient_index = n.recipient OFFSET 0) i
+             CROSS JOIN LATERAL (SELECT recipient_index FROM suppressions
+                                 WHERE program_id = n.program_id AND recipient_index = n.recipient OFFSET 0) s
+             WHERE i.state IN ('queued', 'deferred', 'held')
+             ORDER BY i.id
+         ), locked AS MATERIALIZED (
+             SELECT u.program_id, u.id
+             FROM unsent u
+             CROSS JOIN LATERAL (SELECT id FROM outreach
+                                 WHERE program_id = u.program_id AND id = u.id FOR NO KEY UPDATE) o
          )
          UPDATE outreach o
          SET state = 'cancelled', reason = 'suppressed', due_at = NULL, recipient_key = NULL, updated_at = now()
-         FROM unsent WHERE o.program_id = unsent.program_id AND o.id = unsent.id",
+         FROM locked l
+         WHERE o.program_id = l.program_id AND o.id = l.id AND (l.program_id = $1) IS TRUE
+           AND CASE WHEN o.state IN ('queued', 'deferred', 'held') THEN true ELSE false END",
         program.as_uuid(),
+        &vec![program.as_uuid(); recipients.len()],
         &recipients,
     )
     .execute(connection)
@@ -163,7 +176,7 @@ pub(crate) async fn cancel_for_erased(
     let cancelled = sqlx::query!(
         "UPDATE outreach o
          SET state = 'cancelled', reason = 'erased', due_at = NULL, recipient_key = NULL, updated_at = now()
-         WHERE o.program_id = $1 AND o.id = ANY($2) AND o.state = 'held'
+         WHERE o.program_id = $1 AND o.id = ANY($2) AND CASE o.state WHEN 'held' THEN true ELSE false END
            AND coalesce((SELECT false FROM lead_keys k WHERE k.program_id = $1 AND k.lead_id = o.lead_id), true)
          RETURNING o.recipient_index, o.campaign, o.step",
         program.as_uuid(),

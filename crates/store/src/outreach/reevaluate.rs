@@ -335,9 +335,10 @@ pub(super) async fn again(connection: &mut Connection, program: ProgramId, rows:
 
 async fn postpone(connection: &mut Connection, program: ProgramId, rows: &[OutreachId]) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = rows.iter().map(OutreachId::as_uuid).collect();
+    // CASE keeps the index of all held rows out, here and below.
     sqlx::query!(
         "UPDATE outreach SET due_at = now() + $3 * interval '1 second'
-         WHERE program_id = $1 AND id = ANY($2) AND state = 'held'",
+         WHERE program_id = $1 AND id = ANY($2) AND CASE state WHEN 'held' THEN true ELSE false END",
         program.as_uuid(),
         &ids,
         NEXT_LOOK_SECONDS,
@@ -355,7 +356,8 @@ async fn requeue_held(connection: &mut Connection, program: ProgramId, rows: &[O
     let ids: Vec<Uuid> = rows.iter().map(OutreachId::as_uuid).collect();
     let queued = sqlx::query!(
         "UPDATE outreach SET state = 'queued', reason = NULL, due_at = now(), updated_at = now()
-         WHERE program_id = $1 AND id = ANY($2) AND state = 'held' AND recipient_key IS NOT NULL",
+         WHERE program_id = $1 AND id = ANY($2)
+           AND CASE state WHEN 'held' THEN recipient_key IS NOT NULL ELSE false END",
         program.as_uuid(),
         &ids,
     )

@@ -203,7 +203,11 @@ async fn a_change_writes_what_was_named_and_does_not_undo_an_automatic_pause() {
     let (program, version) = &read;
     // Between the look and the change, a mail server refuses the sender.
     let id = program.id;
-    world.db.transact("test.pause", |tx, _| Box::pin(programs::pause(tx, id, NOW))).await.unwrap();
+    world
+        .db
+        .transact("test.pause", |tx, _| Box::pin(programs::pause(tx, id, "sender_refused:smtp_550_5.7.1", NOW)))
+        .await
+        .unwrap();
     let change = Change { paused: Some(false), ..Change::default() };
     let change = &change;
     let changed = world

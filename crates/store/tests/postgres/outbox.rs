@@ -134,11 +134,13 @@ async fn an_envelope_that_nobody_can_read_does_not_hide_the_leads_that_wait_in_t
         world.execute(&format!("UPDATE outbox SET envelope = '{envelope}' WHERE id = '{id}'")).await;
     }
     let leads: Vec<LeadId> = written.iter().map(|row| row.outgoing.envelope.lead_id).collect();
-    let asking = {
-        let leads = leads.as_slice();
-        world.db.transact("test.waiting", |tx, _| Box::pin(async move { reconcile::still_in_outbox(tx, leads).await }))
-    };
-    assert_eq!(asking.await.unwrap(), [leads[3]].into());
+    let asked = leads.as_slice();
+    let waiting = world
+        .db
+        .transact("test.waiting", |tx, _| Box::pin(async move { reconcile::still_in_outbox(tx, asked).await }))
+        .await
+        .unwrap();
+    assert_eq!(waiting, [leads[3]].into());
 }
 
 /// The outbox as an operator with many cores may have it.

@@ -22,12 +22,12 @@ async fn mails(world: &World, names: &[&str]) -> Vec<OutreachId> {
     let mut items = Vec::new();
     for name in names {
         let lead = world.enriched(profile(name)).await;
-        items.push(world.plan_item(lead, 1, &format!("{name}@studio.example.com"), Start::Queued));
+        items.push(world.plan_item(lead, 1, Start::Queued));
     }
     let items = &items;
     let planned = world
         .db
-        .transact("test.plan", |tx, _| Box::pin(async move { store::outreach::plan::plan(tx, items, 60).await }))
+        .transact("test.plan", |tx, _| Box::pin(async move { store::outreach::plan::plan(tx, items).await }))
         .await
         .unwrap();
     planned
@@ -215,9 +215,9 @@ async fn nothing_is_claimed_while_a_program_rests() {
         claimed.unwrap()
     };
     world.execute("UPDATE programs SET rest_from = now(), rest_until = now() + interval '1 minute'").await;
-    assert!(claim().await.is_empty());
+    assert!(claim().await.claimed.is_empty());
     world.execute("UPDATE programs SET rest_until = now()").await;
-    assert_eq!(claim().await.len(), 1);
+    assert_eq!(claim().await.claimed.len(), 1);
     world.database.cleanup().await;
 }
 
@@ -231,7 +231,7 @@ async fn a_full_mailbox_is_known_at_the_next_attempt_and_not_at_one_that_nobody_
         .transact("test.claim", |tx, _| Box::pin(async move { claim::claim(tx, program, 1, token, 60).await }))
         .await
         .unwrap();
-    let lease = (program, claimed[0].id, token);
+    let lease = (program, claimed.claimed[0].id, token);
     let full = async || {
         let found = world
             .db

@@ -1,16 +1,12 @@
 //! One row that can't be read doesn't hide the others.
 
 use crate::world::{NOW, World, profile, settings};
-use domain::{
-    id::LeaseToken,
-    reject::{Defect, RejectReason},
-};
+use domain::reject::{Defect, RejectReason};
 use store::{
     captured,
     intake::Dedupe,
     outreach::{
         self,
-        plan::{self, Planned, Start},
         settle::{self, Outcome, Settlement},
     },
     programs, rejects,
@@ -59,19 +55,16 @@ async fn a_captured_mail_that_cannot_be_opened_is_left_out_and_a_page_of_such_ma
 
 async fn capture(world: &World, name: &str) {
     let lead = world.enriched(profile(name)).await;
-    let token = LeaseToken::generate();
-    let item = [world.plan_item(lead, 1, &format!("{name}@studio.example.com"), Start::Claimed(token))];
-    let item = item.as_slice();
-    let planned =
-        world.db.transact("test.plan", |tx, _| Box::pin(async move { plan::plan(tx, item, 60).await })).await.unwrap();
-    let [Planned::Claimed(id)] = planned[..] else { panic!("{planned:?}") };
+    let id = world.planned(lead, 1).await;
+    let claimed = world.claim(1).await.claimed.remove(0);
+    assert_eq!(claimed.id, id);
     let key = world.open_lead(lead).await.key;
     let mail = captured::seal(&key, id, format!("Subject: {name}\r\n\r\nhello\r\n").as_bytes());
     let settlement = [Settlement {
         program_id: world.id(),
         id,
         lead_id: lead,
-        token,
+        token: claimed.token,
         outcome: Outcome::Captured(mail),
         reply_code: None,
         reply: None,
@@ -79,7 +72,7 @@ async fn capture(world: &World, name: &str) {
     let settlement = settlement.as_slice();
     world
         .db
-        .transact("test.settle", |tx, _| Box::pin(async move { settle::settle(tx, settlement, NOW).await }))
+        .transact("test.settle", |tx, _| Box::pin(async move { settle::settle(tx, settlement).await }))
         .await
         .unwrap();
 }
@@ -90,6 +83,8 @@ async fn a_mail_in_a_state_of_a_newer_version_is_left_out_of_the_list() {
     for name in ["ann", "bob"] {
         capture(&world, name).await;
     }
+    // This version's life cycle, which tests hold to, doesn't know the state either.
+    world.execute("ALTER TABLE outreach DISABLE TRIGGER USER").await;
     world.execute("ALTER TYPE outreach_state ADD VALUE 'delivered'").await;
     world
         .execute("UPDATE outreach SET state = 'delivered' WHERE id = (SELECT id FROM outreach ORDER BY id LIMIT 1)")

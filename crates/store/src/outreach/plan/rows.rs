@@ -199,20 +199,22 @@ async fn follow(
 ) -> Result<(HashSet<Uuid>, Vec<Place>), StoreError> {
     let columns = Columns::of(chosen);
     let leases: Vec<Option<Uuid>> = chosen.iter().map(|lead| lead.lease()).collect();
+    // The program is a column where rows are looked up: as a parameter, one that the statistics don't know is taken for an empty
+    // one, and any index that begins with it for as good as the right one.
     // `b` is the row before; `v` what it shall be: by the decision, and whether it may keep its recipient.
     let rows = sqlx::query!(
         r#"WITH v AS (
-               SELECT n.lead_id, n.recipient, n.version, n.message_id, n.reason, b.id, b.state AS before,
+               SELECT n.program_id, n.lead_id, n.recipient, n.version, n.message_id, n.reason, b.id, b.state AS before,
                       b.recipient_key AS old_key, b.campaign, b.step,
                       b.state IN ('queued', 'held', 'deferred', 'cancelled')
                           OR (b.state = 'connecting' AND b.lease_token = n.lease) AS may_follow,
                       coalesce(b.recipient_key = n.recipient, false) AS keeps,
                       CASE n.state WHEN 'connecting' THEN 'queued' ELSE coalesce(n.state, 'cancelled') END AS wanted
-               FROM UNNEST($2::uuid[], $3::text[], $4::smallint[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[],
-                           $10::uuid[])
-                    AS n (lead_id, campaign, step, recipient, version, message_id, state, reason, lease)
+               FROM UNNEST($13::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::bytea[], $6::int[], $7::text[], $8::text[],
+                           $9::text[], $10::uuid[])
+                    AS n (program_id, lead_id, campaign, step, recipient, version, message_id, state, reason, lease)
                CROSS JOIN LATERAL (SELECT id, state, recipient_key, lease_token, campaign, step FROM outreach
-                                   WHERE program_id = $1 AND lead_id = n.lead_id AND campaign = n.campaign
+                                   WHERE program_id = n.program_id AND lead_id = n.lead_id AND campaign = n.campaign
                                      AND step = n.step
                                    FOR NO KEY UPDATE) b
            ), followed AS (
@@ -237,7 +239,7 @@ async fn follow(
                                  WHEN v.before IN ('queued', 'deferred') THEN o.due_at
                                  ELSE now() END
                FROM v
-               WHERE o.program_id = $1 AND o.id = v.id AND v.may_follow
+               WHERE o.program_id = v.program_id AND o.id = v.id AND (v.program_id = $1) IS TRUE AND v.may_follow
                  AND NOT (v.before = 'cancelled' AND v.wanted = 'cancelled')
            )
            SELECT lead_id AS "lead_id!", campaign AS "campaign!", step AS "step!",
@@ -256,6 +258,7 @@ async fn follow(
         &leases as &[Option<Uuid>],
         hold::DUPLICATE_RECIPIENT,
         FIRST_LOOK_SECONDS,
+        &columns.programs,
     )
     .fetch_all(connection)
     .await?;
