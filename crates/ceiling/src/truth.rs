@@ -171,7 +171,7 @@ impl Database {
     /// Whether anything still moves, without counting: both questions are answered by an index.
     pub async fn moving(&self) -> Result<Moving, CeilingError> {
         let (events, mails) = sqlx::query_as(
-            "SELECT EXISTS (SELECT FROM outbox), EXISTS (SELECT FROM outreach WHERE due_at IS NOT NULL)",
+            "SELECT EXISTS (SELECT FROM outbox), EXISTS (SELECT FROM outreach WHERE due_at IS NOT NULL AND state <> 'held')",
         )
         .fetch_one(&self.pool)
         .await

@@ -89,14 +89,14 @@ impl<'a> Objections<'a> {
         let address = EmailAddress::parse(address).expect("an address");
         let recipient = self.keys.email_index(&address);
         let made = self.keys.unsubscribe_token(recipient);
-        let taken = self.pages.object(token.unwrap_or(&made)).await;
-        self.note(recipient.to_vec(), taken);
+        let accepted = self.pages.object(token.unwrap_or(&made)).await;
+        self.note(recipient.to_vec(), accepted);
     }
 
     /// Adds those that another has.
     pub fn join(&mut self, others: Self) {
-        for (recipient, taken) in others.taken {
-            self.note(recipient, taken);
+        for (recipient, accepted) in others.taken {
+            self.note(recipient, accepted);
         }
     }
 

@@ -166,10 +166,10 @@ impl Event {
             Self::ThresholdLowered => walk.set(&Change { threshold: Some(0), ..Change::default() }).await,
             Self::SenderRemoved => walk.set(&Change { sender_email: Some(None), ..Change::default() }).await,
             Self::SenderAdded => {
-                walk.set(&Change { sender_email: Some(stack::settings().sender_email), ..Change::default() }).await
+                walk.set(&Change { sender_email: Some(stack::settings().sender_email), ..Change::default() }).await;
             }
             Self::BasisNarrowed => {
-                walk.set(&Change { basis: Some(Basis::LegitimateInterest), ..Change::default() }).await
+                walk.set(&Change { basis: Some(Basis::LegitimateInterest), ..Change::default() }).await;
             }
             Self::BasisWidened => walk.set(&Change { basis: Some(Basis::Consent), ..Change::default() }).await,
             Self::CountryKnown => walk.find_country_out().await,

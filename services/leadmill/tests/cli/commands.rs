@@ -166,15 +166,19 @@ async fn what_was_held_for_a_missing_sender_is_released_when_it_is_there() {
     bench.succeed(&["program", "create", "coffee"]).await;
     bench.succeed(&["import", &bench.file("a.csv", CREATORS), "--program", "coffee"]).await;
     let mut connection = bench.database.connect().await;
-    test_support::postgres::execute(
-        &mut connection,
+    for statement in [
+        "UPDATE leads SET country = 'US'",
+        "INSERT INTO enriched_leads (program_id, lead_id, id, niche, score, compliant, ai_confidence, provider, lead_revision,
+                                     decision, decision_reasons, decided_version, decided_at, created_at, updated_at)
+         SELECT program_id, id, gen_random_uuid(), 'food', 90, true, 0.9, 'local', revision, 'held', '{incomplete_sender}', 1,
+                now(), now(), now() FROM leads WHERE email_index IS NOT NULL",
         "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version, state,
                                reason, message_id, enrichment_version, created_at, updated_at)
          SELECT program_id, gen_random_uuid(), id, 'intro', 1, email_index, email_index, index_version, 'held',
                 'incomplete_sender', '<' || id || '@example.com>', 1, now(), now() FROM leads WHERE email_index IS NOT NULL",
-    )
-    .await
-    .unwrap();
+    ] {
+        test_support::postgres::execute(&mut connection, statement).await.unwrap();
+    }
     assert_eq!(bench.json(&["mail", "list", "--state", "held"]).await.as_array().unwrap().len(), 2);
 
     let held = "SELECT count(*) FROM outreach WHERE state = 'held'";
