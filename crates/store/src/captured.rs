@@ -68,7 +68,8 @@ pub struct CapturedMail {
 /// leads that were erased, and those that can't be opened, are left out; no page but the last is empty for that.
 ///
 /// # Errors
-/// Also when a master key isn't configured: then it is this process that can't read, and not a row.
+/// Also when a master key isn't configured: then it is this process that can't read, and not a row. And when the mail with the
+/// id `only` can't be opened.
 pub async fn page(
     connection: &mut Connection,
     vault: &Vault,
@@ -85,6 +86,8 @@ pub async fn page(
         for row in rows {
             let id = row.outreach_id;
             let opened = match row.open(vault, program) {
+                // Whoever asks for this one wants to know why not.
+                Err(error) if only.is_some() => return Err(error),
                 Err(error) => Err(error.of_the_row()?),
                 Ok(mail) => Ok(mail),
             };

@@ -26,6 +26,9 @@ use crate::{Connection, StoreError, unreadable};
 /// and could have missed it, has ended.
 const FIRST_LOOK_SECONDS: f64 = 120.0;
 
+/// When a held row that stays held is looked at again, in seconds.
+const NEXT_LOOK_SECONDS: f64 = 86_400.0;
+
 /// An outreach row as a person wants to see it.
 #[derive(Debug, Clone)]
 pub struct Listed {

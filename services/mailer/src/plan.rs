@@ -116,13 +116,15 @@ impl Stage for PlanStage {
         {
             slot = self.sender.slot_soon().await;
         }
-        let start = match &slot {
-            Some(_) => Start::Claimed {
+        let recipient = lead.lead.lead.profile.email.as_ref().map(|email| program.keys.email_index(email));
+        let start = match (&slot, recipient) {
+            (Some(_), Some(recipient)) => Start::Claimed {
+                recipient,
                 token: LeaseToken::generate(),
                 seconds: self.sender.lease_seconds(),
                 ignores_cap: self.sender.captures(),
             },
-            None => Start::Queued,
+            _ => Start::Queued,
         };
         let item = PlanItem {
             program_id: envelope.program_id,
@@ -157,16 +159,15 @@ impl Stage for PlanStage {
         let mut queued = false;
         for decided in batch {
             let Decided { item, lead, program, trace, slot, claimed } = decided;
-            let (Start::Claimed { token, .. }, Some(slot), true) = (item.start, slot, claimed) else {
+            let (Start::Claimed { token, recipient, .. }, Some(slot), true) = (item.start, slot, claimed) else {
                 queued = true;
                 continue;
             };
-            let Some(email) = &lead.lead.lead.profile.email else { continue };
             let claimed = Claimed {
                 program_id: item.program_id,
                 id: item.id,
                 lead_id: item.lead_id,
-                recipient: program.keys.email_index(email),
+                recipient,
                 message_id: message_id(item.program_id, item.lead_id, &item.step, &program.program.message_id_domain()),
                 step: item.step,
                 attempts: 1,

@@ -66,6 +66,7 @@ pub async fn claim(
     // Along the index by due time, and no further than the limit. A program that the statistics don't know yet is taken for
     // an empty one, and then all that is due is read and sorted for each claim. For the same reason each look into another
     // table is one row by its whole key, behind an OFFSET 0 that no planner turns into a join.
+    // What can't be planned again yet, because a newer enrichment is about to be decided about, makes room for the others.
     sqlx::query("SET LOCAL enable_sort = off").execute(&mut *connection).await?;
     let rows = sqlx::query!(
         r#"WITH due AS (
@@ -98,7 +99,7 @@ pub async fn claim(
                reason = CASE s.obstacle WHEN 'address_changed' THEN o.reason ELSE s.obstacle END,
                lease_token = CASE WHEN s.obstacle IS NULL THEN $3::uuid END,
                due_at = CASE WHEN s.obstacle IS NULL THEN now() + $4 * interval '1 second'
-                             WHEN s.obstacle = 'address_changed' THEN o.due_at END,
+                             WHEN s.obstacle = 'address_changed' THEN now() + interval '1 minute' END,
                recipient_key = CASE WHEN coalesce(s.obstacle, 'address_changed') = 'address_changed' THEN o.recipient_key END,
                attempts = o.attempts + CASE WHEN s.obstacle IS NULL THEN 1 ELSE 0 END,
                updated_at = now()

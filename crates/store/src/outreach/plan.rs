@@ -18,6 +18,8 @@ use domain::{
 
 use self::facts::Facts;
 pub(super) use self::facts::{decide, name_of, programs_of, read as read_facts};
+use vault::BlindIndex;
+
 use super::recipients;
 use crate::{Connection, StoreError, leads};
 
@@ -76,6 +78,8 @@ pub enum Start {
         token: LeaseToken,
         /// Its length in seconds.
         seconds: i32,
+        /// The address that the planner has read. If the lead has another one by now, its mail waits for a claim.
+        recipient: BlindIndex,
         /// Whether a program's daily cap doesn't matter. Otherwise a mail of a program that has one waits for a claim, which is
         /// where tokens are taken.
         ignores_cap: bool,
@@ -133,8 +137,10 @@ pub async fn plan(connection: &mut Connection, items: &[PlanItem]) -> Result<Vec
         let decision = decide(&facts, &program.program.settings);
         let message_id = domain::outreach::message_id(id.0, id.1, &item.step, &program.program.message_id_domain());
         let may_start = match item.start {
-            Start::Claimed { ignores_cap, .. } => {
-                program.may_claim && (ignores_cap || program.program.settings.daily_cap.is_none())
+            Start::Claimed { ignores_cap, recipient, .. } => {
+                facts.recipient.as_deref() == Some(recipient.to_vec().as_slice())
+                    && program.may_claim
+                    && (ignores_cap || program.program.settings.daily_cap.is_none())
             }
             Start::Queued => false,
         };

@@ -12,6 +12,7 @@ use domain::{
 use uuid::Uuid;
 
 use super::{
+    NEXT_LOOK_SECONDS,
     plan::{self, PlanItem, decide, read_facts},
     recipients::{self, Place},
 };
@@ -19,8 +20,6 @@ use crate::{Connection, Db, StoreError, programs, reanalysis};
 
 /// Leads or mails of one transaction.
 const PAGE: i64 = 500;
-/// When a held mail that stays held is looked at again.
-const NEXT_LOOK_SECONDS: f64 = 86_400.0;
 /// How long after a change all leads are gone through a second time, for those that were decided about by transactions that
 /// were under way.
 const SECOND_PASS_SECONDS: f64 = 120.0;

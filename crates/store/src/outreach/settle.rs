@@ -10,7 +10,7 @@ use uuid::Uuid;
 use vault::BlindIndex;
 
 use super::{
-    FIRST_LOOK_SECONDS, claim, parse_state,
+    NEXT_LOOK_SECONDS, claim, parse_state,
     recipients::{self, Place},
 };
 use crate::{
@@ -125,7 +125,7 @@ impl Outcome {
             Self::Deferred { after, .. } | Self::Postponed { after, .. } | Self::Returned { after } => {
                 Some(after.as_secs_f64())
             }
-            Self::Held { .. } => Some(FIRST_LOOK_SECONDS),
+            Self::Held { .. } => Some(NEXT_LOOK_SECONDS),
             _ => None,
         }
     }

@@ -75,7 +75,12 @@ async fn a_mail_that_is_planned_while_its_program_is_paused_waits_in_the_queue()
     world.set(Change { paused: Some(true), ..Change::default() }).await;
     let ann = world.enriched(profile("ann")).await;
     // A planner that believes an older cache would start it at once.
-    let start = Start::Claimed { token: domain::id::LeaseToken::generate(), seconds: 60, ignores_cap: true };
+    let start = Start::Claimed {
+        token: domain::id::LeaseToken::generate(),
+        seconds: 60,
+        recipient: world.program.keys.email_index(&"ann@studio.example.com".parse().unwrap()),
+        ignores_cap: true,
+    };
     let planned = world.plan(&[world.plan_item(ann, 1, start)]).await;
     let [Planned::Queued(mail)] = planned[..] else { panic!("{planned:?}") };
     assert_eq!(world.state(mail).await, "queued");
@@ -234,4 +239,20 @@ async fn a_new_sender_gives_unsent_mails_a_message_id_of_its_domain() {
     world.run_jobs().await;
     assert_eq!(world.state(mail).await, "queued");
     assert!(world.text("SELECT message_id FROM outreach").await.ends_with("@tea.example>"));
+}
+
+#[tokio::test]
+async fn a_mail_that_stays_held_is_looked_at_once_a_day() {
+    let world = World::new().await;
+    world.set(Change { postal_address: Some(None), ..Change::default() }).await;
+    let (ann, bob) = (world.enriched(profile("ann")).await, world.enriched(profile("bob")).await);
+    world.planned(ann, 1).await;
+    world.change_address("bob", "ann@studio.example.com").await;
+    world.enrich(&world.open_lead(bob).await, 90).await;
+    world.planned(bob, 2).await;
+    world.let_time_pass().await;
+    world.run_jobs().await;
+    let held = "SELECT count(*) FROM outreach WHERE state = 'held' AND due_at > now() + interval '23 hours'";
+    assert_eq!(world.count(held).await, 2);
+    assert_eq!(world.count("SELECT count(*) FROM outreach WHERE reason = 'duplicate_recipient'").await, 1);
 }

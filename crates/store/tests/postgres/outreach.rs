@@ -29,8 +29,9 @@ async fn claim_some(world: &World, limit: i64) -> Vec<Claimed> {
 }
 
 /// The planner's right to start a mail at once.
-fn at_once(token: LeaseToken) -> Start {
-    Start::Claimed { token, seconds: LEASE, ignores_cap: true }
+fn at_once(world: &World, token: LeaseToken) -> Start {
+    let recipient = world.program.keys.email_index(&"ann@studio.example.com".parse().unwrap());
+    Start::Claimed { token, seconds: LEASE, recipient, ignores_cap: true }
 }
 
 async fn begin(world: &World, claimed: &Claimed) -> bool {
@@ -171,7 +172,7 @@ async fn a_held_mail_waits_with_its_reason_and_is_released_with_it() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
     world.set(Change { postal_address: Some(None), ..Change::default() }).await;
-    let planned = world.plan(&[world.plan_item(lead, 1, at_once(LeaseToken::generate()))]).await;
+    let planned = world.plan(&[world.plan_item(lead, 1, at_once(&world, LeaseToken::generate()))]).await;
     let [Planned::Held(id)] = planned[..] else { panic!("{planned:?}") };
     assert_eq!(world.state(id).await, "held incomplete_sender");
     assert!(claim_some(&world, 10).await.is_empty());
@@ -385,7 +386,7 @@ async fn a_captured_mail_is_kept_complete_and_can_be_released() {
     let world = World::new().await;
     let lead = world.enriched(profile("ann")).await;
     let token = LeaseToken::generate();
-    let planned = world.plan(&[world.plan_item(lead, 1, at_once(token))]).await;
+    let planned = world.plan(&[world.plan_item(lead, 1, at_once(&world, token))]).await;
     let [Planned::Claimed(id)] = planned[..] else { panic!("{planned:?}") };
     let key = world.open_lead(lead).await.key;
     let claimed = row(&world, id, lead, token);
@@ -478,4 +479,18 @@ async fn a_token_goes_back_to_the_window_that_it_was_taken_from() {
         .unwrap();
     let used = "SELECT string_agg(used::text, ' ' ORDER BY window_start) FROM send_budgets";
     assert_eq!(world.text(used).await, "7 4");
+}
+
+#[tokio::test]
+async fn a_mail_that_is_planned_for_another_address_than_the_planner_read_is_not_started_by_it() {
+    let world = World::new().await;
+    let lead = world.enriched(profile("ann")).await;
+    let start = at_once(&world, LeaseToken::generate());
+    // The planner has read ann@studio.example.com; since then the lead has got another address.
+    world.change_address("ann", "ann@new.example").await;
+    let planned = world.plan(&[world.plan_item(lead, 1, start)]).await;
+    let [Planned::Queued(id)] = planned[..] else { panic!("{planned:?}") };
+    let new = world.program.keys.email_index(&"ann@new.example".parse().unwrap());
+    let claimed = claim_some(&world, 1).await.remove(0);
+    assert_eq!((claimed.id, claimed.recipient), (id, new));
 }

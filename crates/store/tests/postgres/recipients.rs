@@ -202,7 +202,12 @@ async fn an_objection_also_ends_a_mail_that_is_settled_or_planned_at_the_same_ti
 
     // Who objected before is not planned for, whatever the planner saw.
     let bob = world.enriched(profile("bob")).await;
-    let start = Start::Claimed { token: LeaseToken::generate(), seconds: 60, ignores_cap: true };
+    let start = Start::Claimed {
+        token: LeaseToken::generate(),
+        seconds: 60,
+        recipient: world.program.keys.email_index(&"bob@studio.example.com".parse().unwrap()),
+        ignores_cap: true,
+    };
     assert_eq!(world.plan(&[world.plan_item(bob, 1, start)]).await, [Planned::Declined]);
 }
 

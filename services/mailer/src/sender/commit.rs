@@ -107,16 +107,21 @@ impl Worker {
     async fn commit_and_answer(&self, batch: Batch) {
         let (writes, answers): (Vec<Write>, Vec<Answer>) = batch.into_iter().unzip();
         match self.commit(&writes).await {
-            Ok(done) => {
+            Ok((done, suppressed)) => {
                 for (answer, done) in answers.into_iter().zip(done) {
                     let _ = answer.send(Ok(done));
                 }
+                self.cancel_unsent(suppressed).await;
             }
             // One bad write must not cost the others their commit.
             Err(error) if !error.is_transient() && writes.len() > 1 => {
                 for (write, answer) in writes.iter().zip(answers) {
-                    let done = self.commit(std::slice::from_ref(write)).await;
-                    let _ = answer.send(done.map(|done| done[0]).map_err(Arc::new));
+                    let (done, suppressed) = match self.commit(std::slice::from_ref(write)).await {
+                        Ok((done, suppressed)) => (Ok(done[0]), suppressed),
+                        Err(error) => (Err(Arc::new(error)), Vec::new()),
+                    };
+                    let _ = answer.send(done);
+                    self.cancel_unsent(suppressed).await;
                 }
             }
             Err(error) => {
@@ -128,8 +133,8 @@ impl Worker {
         }
     }
 
-    /// Writes a batch in one transaction; says of each write whether it took effect.
-    async fn commit(&self, writes: &[Write]) -> Result<Vec<bool>, StoreError> {
+    /// Writes a batch in one transaction; says of each write whether it took effect, and who is suppressed since.
+    async fn commit(&self, writes: &[Write]) -> Result<(Vec<bool>, Vec<(ProgramId, BlindIndex)>), StoreError> {
         let now = self.clock.now();
         let seconds = self.data_lease_seconds;
         let db = if writes.len() <= FEW { &self.few } else { &self.db };
@@ -137,10 +142,14 @@ impl Worker {
             .transact("mailer.commit", |tx, _| Box::pin(async move { apply(tx, writes, seconds, now).await }))
             .await?;
         self.outbox.offer(events);
+        Ok((done, suppressed))
+    }
+
+    /// Cancels what is unsent to recipients that were just suppressed: after the answers, for nobody's body waits for this.
+    async fn cancel_unsent(&self, suppressed: Vec<(ProgramId, BlindIndex)>) {
         for (program, recipient) in suppressed {
             cancel_unsent(&self.db, program, recipient).await;
         }
-        Ok(done)
     }
 }
 

@@ -84,7 +84,8 @@ async fn found_mailbox_full(sender: &Sender, job: &Job, reply: &Reply) -> Outcom
         .await;
     match written(job, found) {
         Some(true) => failed(reply.reason()),
-        Some(false) | None => Outcome::Deferred { reason: reply.reason(), after: MAILBOX_FULL },
+        // A week is longer than a mail is tried: it does not count towards that.
+        Some(false) | None => Outcome::Postponed { reason: reply.reason(), after: MAILBOX_FULL },
     }
 }
 

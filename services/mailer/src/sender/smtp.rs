@@ -30,10 +30,12 @@ async fn attempt(sender: &Sender, transport: &SmtpTransport, job: &mut Job) {
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no mail can be made");
             sender.count("compose_failed", 1);
+            sender.give_tokens_back(job).await;
             return sender.settle(job, Outcome::Held { reason: hold::COMPOSE_FAILED.to_owned() }, None).await;
         }
     };
     let Some(envelope) = SmtpEnvelope::new(&message.return_path, &message.recipient) else {
+        sender.give_tokens_back(job).await;
         return sender.settle(job, Outcome::Held { reason: hold::BAD_ENVELOPE.to_owned() }, None).await;
     };
     let mut session = match turn(sender, transport, job.claimed.program_id).await {

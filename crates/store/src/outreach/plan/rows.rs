@@ -235,6 +235,8 @@ async fn follow(
                                  WHEN v.wanted = 'held' THEN v.reason
                                  WHEN v.before = 'deferred' THEN o.reason END,
                    due_at = CASE WHEN v.wanted = 'cancelled' THEN NULL
+                                 WHEN v.before = 'held' AND o.recipient_index = v.recipient
+                                      AND o.reason = CASE WHEN v.keeps THEN v.reason ELSE $11 END THEN o.due_at
                                  WHEN NOT v.keeps OR v.wanted = 'held' THEN now() + $12 * interval '1 second'
                                  WHEN v.before IN ('queued', 'deferred') THEN o.due_at
                                  ELSE now() END
