@@ -1,6 +1,6 @@
 //! Jobs: when each is due, which run is under way, and the records of earlier runs.
 //!
-//! All times are PostgreSQL's. A run is guarded by a lease ([`leases`](crate::leases)) and named in the job's row until it
+//! All times are PostgreSQL's. A run is guarded by a lease ([`crate::leases`]) and named in the job's row until it
 //! ends. A run that is still named there when somebody else gets the lease has lost its process: [`claim`] records it as
 //! interrupted. Records are written when a run ends and only if it is worth one, so a job that looks every few seconds and
 //! finds nothing leaves no trace but the time of its last look.

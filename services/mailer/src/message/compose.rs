@@ -50,7 +50,7 @@ pub struct ComposeInput<'a> {
     pub message: &'a str,
     /// Which mail of which campaign.
     pub step: &'a CampaignStep,
-    /// The `Message-ID` that was stored when the mail was planned: [`message_id`].
+    /// The `Message-ID` that was stored when the mail was planned: [`domain::outreach::message_id`].
     pub message_id: &'a str,
     /// The outreach row, for the return path.
     pub outreach: OutreachId,
