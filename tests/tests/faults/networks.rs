@@ -51,6 +51,10 @@ impl Trouble {
             }
             Self::HalfOpen => {
                 let before = way.counts().total;
+                // Where nobody has connected yet there is nothing that could be half-open.
+                if before == 0 {
+                    return;
+                }
                 way.strand();
                 eventually("it is noticed", PATIENCE, async || {
                     let counts = way.counts();
