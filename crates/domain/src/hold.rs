@@ -66,7 +66,7 @@ mod tests {
             (UNREADABLE, WayOut::TriedAgain),
             ("incomplete_sender", WayOut::DecidedAgain),
             ("legal_unknown:v1/email/unknown-country", WayOut::DecidedAgain),
-            // Written by versions before 0.2, in which a pause was a hold.
+            // Written by older versions, in which a pause was a hold.
             ("program_paused", WayOut::DecidedAgain),
         ] {
             assert_eq!(way_out(reason), expected, "{reason}");
