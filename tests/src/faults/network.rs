@@ -76,6 +76,8 @@ async fn proxied(url: &str, default_port: &str) -> (TcpProxy, String) {
     assert!(!url.contains("host="), "faults need a server on a TCP port, not on a socket: {url}");
     let upstream = if host.contains(':') { host.to_owned() } else { format!("{host}:{default_port}") };
     let proxy = TcpProxy::start(upstream).await.expect("a loopback port is free");
-    let through = url.replacen(&format!("{host}/"), &format!("{}/", proxy.address()), 1);
+    // In the authority alone: a password, or the namespace in the path, may be the same text.
+    let at = scheme + authority.len() - host.len();
+    let through = format!("{}{}{}", &url[..at], proxy.address(), &url[at + host.len()..]);
     (proxy, through)
 }

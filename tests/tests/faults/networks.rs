@@ -42,7 +42,7 @@ impl Trouble {
     }
 
     /// Does it to a way, and ends it.
-    async fn happen(self, way: &TcpProxy) {
+    async fn happen(self, name: &str, way: &TcpProxy) {
         match self {
             Self::Cut(time) => {
                 way.cut();
@@ -51,12 +51,9 @@ impl Trouble {
             }
             Self::HalfOpen => {
                 let before = way.counts().total;
-                // Where nobody has connected yet there is nothing that could be half-open.
-                if before == 0 {
-                    return;
-                }
                 way.strand();
-                eventually("it is noticed", PATIENCE, async || {
+                let noticed = format!("{name} is connected to anew");
+                eventually(&noticed, PATIENCE, async || {
                     let counts = way.counts();
                     if counts.total > before { Ok(()) } else { Err(format!("{counts:?}")) }
                 })
@@ -97,9 +94,11 @@ async fn every_way(seed: u64, fault: &str, troubles: &[Trouble]) -> usize {
     ]);
     let world = World::start(Plan { seed, env: &env, ..Plan::default() }).await;
     let mailer = world.replicas("mailer").next().expect("a mailer").network();
-    let mut ways = vec![&mailer.mail, &to_model];
+    let mut ways = vec![("the mail server".to_owned(), &mailer.mail), ("the model".to_owned(), &to_model)];
     for service in &world.services {
-        ways.extend([Server::RabbitMq, Server::Postgres].map(|server| service.network().way_to(server)));
+        for server in [Server::RabbitMq, Server::Postgres] {
+            ways.push((format!("{server:?} of the {}", service.binary()), service.network().way_to(server)));
+        }
     }
     let breaking = async {
         // Connections that have carried nothing yet have nothing to lose.
@@ -108,9 +107,9 @@ async fn every_way(seed: u64, fault: &str, troubles: &[Trouble]) -> usize {
             _ => Ok(()),
         })
         .await;
-        for way in &ways {
+        for (name, way) in &ways {
             for trouble in troubles {
-                trouble.happen(way).await;
+                trouble.happen(name, way).await;
                 sleep(PAUSE).await;
             }
         }
@@ -124,7 +123,7 @@ async fn every_way(seed: u64, fault: &str, troubles: &[Trouble]) -> usize {
     let done = Done { row: 5, fault, runs, fed: Some(fed), in_doubt, ..Done::default() };
     let tally = world.judge(done).await;
     assert_eq!(tally.leads, leads);
-    let reset = ways.iter().map(|way| way.counts().reset).sum();
+    let reset = ways.iter().map(|(_, way)| way.counts().reset).sum();
     world.end().await;
     reset
 }
