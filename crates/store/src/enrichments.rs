@@ -13,6 +13,7 @@ use vault::{Column, Sealed, Vault};
 use crate::{
     Connection, Db, StoreError,
     leads::{self, OpenLead},
+    reanalysis,
 };
 
 /// An enrichment, sealed and bound to the revision of the lead that it was made from.
@@ -21,20 +22,22 @@ pub struct SealedEnrichment {
     program_id: ProgramId,
     lead_id: LeadId,
     lead_revision: i32,
+    niches: Vec<String>,
     enrichment: Enrichment,
     notes: Sealed,
     message: Sealed,
     compliance_notes: Sealed,
 }
 
-/// Seals an enrichment of `lead`.
-pub fn seal(lead: &OpenLead, enrichment: Enrichment) -> SealedEnrichment {
+/// Seals an enrichment of `lead` that was made for a program that looked for `niches`.
+pub fn seal(lead: &OpenLead, niches: &[String], enrichment: Enrichment) -> SealedEnrichment {
     let id = lead.lead.id;
     let seal = |column, text: &str| lead.key.seal(column, id, text.as_bytes());
     SealedEnrichment {
         program_id: lead.lead.program_id,
         lead_id: id,
         lead_revision: lead.lead.revision,
+        niches: niches.to_vec(),
         notes: seal(Column::Notes, &enrichment.notes),
         message: seal(Column::Message, &enrichment.message),
         compliance_notes: seal(Column::ComplianceNotes, &enrichment.compliance_notes),
@@ -56,7 +59,8 @@ pub enum Written {
     Erased,
 }
 
-/// Stores enrichments; returns what became of each, in order.
+/// Stores enrichments; returns what became of each, in order. A lead that was analysed for other niches than its program looks
+/// for by now is analysed once more.
 pub async fn write(
     connection: &mut Connection,
     batch: &[SealedEnrichment],
@@ -82,6 +86,10 @@ pub async fn write(
     // Also of those that were stale: an enrichment of that revision or a newer one is stored.
     let enriched: Vec<_> = items.iter().map(|item| (item.program_id, item.lead_id, item.lead_revision)).collect();
     leads::enriched(connection, &enriched).await?;
+    // Last, so that a change of the niches has little time to come in between: those who were analysed before it are found by
+    // `reanalysis::program`.
+    let outdated = for_other_niches(connection, &items).await?;
+    reanalysis::raise(connection, &outdated, now).await?;
     let mut taken: HashMap<(ProgramId, LeadId), i32> = HashMap::new();
     Ok(batch
         .iter()
@@ -96,6 +104,23 @@ pub async fn write(
                 _ => Written::Stale,
             }
         })
+        .collect())
+}
+
+/// The leads, with their revisions, whose program looks for other niches by now than they were analysed for.
+async fn for_other_niches(
+    connection: &mut Connection,
+    items: &[&SealedEnrichment],
+) -> Result<Vec<leads::Revision>, StoreError> {
+    let mut programs: Vec<Uuid> = items.iter().map(|item| item.program_id.as_uuid()).collect();
+    programs.dedup();
+    let rows =
+        sqlx::query!("SELECT id, niches FROM programs WHERE id = ANY($1)", &programs).fetch_all(connection).await?;
+    let niches: HashMap<_, _> = rows.into_iter().map(|row| (ProgramId::from_uuid(row.id), row.niches)).collect();
+    Ok(items
+        .iter()
+        .filter(|item| niches.get(&item.program_id).is_some_and(|niches| *niches != item.niches))
+        .map(|item| (item.program_id, item.lead_id, item.lead_revision))
         .collect())
 }
 

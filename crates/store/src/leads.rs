@@ -239,7 +239,7 @@ pub(crate) async fn lock_keys_for_update(
 /// A lead and one of its revisions.
 pub(crate) type Revision = (ProgramId, LeadId, i32);
 
-fn revision_columns(revisions: &[Revision]) -> (Vec<Uuid>, Vec<Uuid>, Vec<i32>) {
+pub(crate) fn revision_columns(revisions: &[Revision]) -> (Vec<Uuid>, Vec<Uuid>, Vec<i32>) {
     (
         revisions.iter().map(|(program, _, _)| program.as_uuid()).collect(),
         revisions.iter().map(|(_, lead, _)| lead.as_uuid()).collect(),

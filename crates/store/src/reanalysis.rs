@@ -95,35 +95,53 @@ async fn page(
     .fetch_all(&mut *connection)
     .await?;
     let last = rows.last().map(|row| LeadId::from_uuid(row.lead_id));
-    let outdated: Vec<_> = rows.into_iter().filter(|row| row.outdated).collect();
-    let ids: Vec<_> = outdated.iter().map(|row| (program, LeadId::from_uuid(row.lead_id))).collect();
+    let outdated: Vec<_> = rows
+        .into_iter()
+        .filter(|row| row.outdated)
+        .map(|row| (program, LeadId::from_uuid(row.lead_id), row.lead_revision))
+        .collect();
+    let ids: Vec<_> = outdated.iter().map(|(program, lead, _)| (*program, *lead)).collect();
     leads::lock_keys_for_update(connection, &ids).await?;
-    let leads: Vec<Uuid> = outdated.iter().map(|row| row.lead_id).collect();
-    let revisions: Vec<i32> = outdated.iter().map(|row| row.lead_revision).collect();
-    // A lead whose revision is newer than its enrichment is on its way to the enricher already.
+    Ok((raise(connection, &outdated, now).await?, last))
+}
+
+/// Has leads analysed again that still are at these revisions: raises them, and tells the enricher. A lead whose revision is newer
+/// is on its way to the enricher already. Their keys are locked by [`leads::lock_keys_for_update`]. Returns how many were raised.
+pub(crate) async fn raise(
+    connection: &mut Connection,
+    outdated: &[leads::Revision],
+    now: OffsetDateTime,
+) -> Result<u64, StoreError> {
+    if outdated.is_empty() {
+        return Ok(0);
+    }
+    let (programs, leads, revisions) = leads::revision_columns(outdated);
     let raised = sqlx::query!(
         "UPDATE leads l SET revision = l.revision + 1, updated_at = $4
          FROM UNNEST($1::uuid[], $2::uuid[], $3::int[]) AS n (program_id, id, revision)
          WHERE l.program_id = n.program_id AND l.id = n.id AND l.revision = n.revision
            AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id)
-         RETURNING l.id, l.revision",
-        &vec![program.as_uuid(); leads.len()],
+         RETURNING l.program_id, l.id, l.revision",
+        &programs,
         &leads,
         &revisions,
         now,
     )
     .fetch_all(&mut *connection)
     .await?;
-    let revisions: Vec<_> = raised.iter().map(|row| (program, LeadId::from_uuid(row.id), row.revision)).collect();
-    leads::await_enrichment(connection, &revisions).await?;
-    let events: Vec<_> = raised
+    let revisions: Vec<leads::Revision> = raised
         .iter()
-        .map(|row| {
-            let envelope = Envelope::new(program, LeadId::from_uuid(row.id), row.revision, now, Event::LeadUpdated {});
+        .map(|row| (ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.id), row.revision))
+        .collect();
+    leads::await_enrichment(connection, &revisions).await?;
+    let events: Vec<_> = revisions
+        .iter()
+        .map(|(program, lead, revision)| {
+            let envelope = Envelope::new(*program, *lead, *revision, now, Event::LeadUpdated {});
             let outgoing = Outgoing { envelope, route: Route::Exchange, trace: TraceContext::default() };
             (outgoing, std::time::Duration::ZERO)
         })
         .collect();
     outbox::schedule(connection, &events).await?;
-    Ok((raised.len() as u64, last))
+    Ok(revisions.len() as u64)
 }

@@ -159,7 +159,7 @@ impl Stage for EnrichStage {
             score: enrichment.score.get(),
             tokens,
             claim,
-            sealed: enrichments::seal(&open, enrichment),
+            sealed: enrichments::seal(&open, &program.program.settings.niches, enrichment),
         })
     }
 

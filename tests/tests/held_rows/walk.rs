@@ -185,7 +185,7 @@ impl Walk {
     /// Writes an enrichment of the lead's current revision.
     async fn enrich(&self, lead: LeadId, score: i64) {
         let Some(open) = self.open(lead).await else { return };
-        let sealed = [enrichments::seal(&open, enrichment(score))];
+        let sealed = [enrichments::seal(&open, &[], enrichment(score))];
         let (sealed, now) = (&sealed, SystemClock.now());
         transact!(self, |tx| enrichments::write(tx, sealed, now));
     }
@@ -272,6 +272,8 @@ impl Walk {
     async fn claim(&self) -> Vec<(Claimed, DataKey)> {
         let (id, token) = (self.id, LeaseToken::generate());
         let claim: Claim = transact!(self, |tx| claim::claim(tx, id, 10, token, LEASE_SECONDS));
+        let moved = &claim.moved;
+        transact!(self, |tx| plan(tx, moved));
         let mut jobs = Vec::new();
         for mail in claim.claimed {
             match self.open(mail.lead_id).await {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vault::BlindIndex;
 
 use super::{
-    plan::{self, Occasion, PlanItem},
+    plan::PlanItem,
     recipients::{self, Place},
 };
 use crate::{Connection, StoreError};
@@ -41,19 +41,20 @@ pub struct Claim {
     pub claimed: Vec<Claimed>,
     /// Rows that were cancelled instead: their recipient is suppressed, or their lead was erased or has no address any more.
     pub cancelled: u64,
-    /// Rows that were planned again instead: their lead has another address than they were planned for.
-    pub replanned: u64,
+    /// What is to be planned again, by [`super::plan::plan`] in a transaction of its own, since it locks leads before their rows: their
+    /// lead has another address than they were planned for. Unless that is done, the next claims leave them for a minute.
+    pub moved: Vec<PlanItem>,
 }
 
 impl Claim {
     /// How many due rows were looked at.
     pub fn seen(&self) -> u64 {
-        self.claimed.len() as u64 + self.cancelled + self.replanned
+        (self.claimed.len() + self.moved.len()) as u64 + self.cancelled
     }
 }
 
 /// Claims up to `limit` due rows of one program, unless it is paused or rests. What must not be sent is cancelled, and what was planned
-/// for another address is planned again, so that no row is looked at by one claim after the other.
+/// for another address is put off and named, so that no row is looked at by one claim after the other.
 ///
 /// In the rest of its transaction nothing is sorted that an index can order.
 pub async fn claim(
@@ -114,7 +115,7 @@ pub async fn claim(
     .fetch_all(&mut *connection)
     .await?;
     let mut claim = Claim::default();
-    let (mut moved, mut free) = (Vec::new(), Vec::new());
+    let mut free = Vec::new();
     for row in rows {
         let lead_id = LeadId::from_uuid(row.lead_id);
         let step = CampaignStep { campaign: row.campaign, step: row.step };
@@ -129,21 +130,13 @@ pub async fn claim(
                 attempts: row.attempts,
                 token,
             }),
-            Some("address_changed") => moved.push(PlanItem {
-                step,
-                occasion: Occasion::Again { lease: None },
-                ..PlanItem::again(program, lead_id)
-            }),
+            Some("address_changed") => claim.moved.push(PlanItem { step, ..PlanItem::again(program, lead_id) }),
             Some(_) => {
                 claim.cancelled += 1;
                 let CampaignStep { campaign, step } = step;
                 free.push(Place { program, recipient: row.recipient_index, campaign, step });
             }
         }
-    }
-    claim.replanned = moved.len() as u64;
-    if !moved.is_empty() {
-        plan::plan(connection, &moved).await?;
     }
     recipients::inherit(connection, &free).await?;
     Ok(claim)

@@ -122,7 +122,9 @@ pub async fn plan(connection: &mut Connection, items: &[PlanItem]) -> Result<Vec
     let mut ids: Vec<_> = items.iter().map(|item| (item.program_id, item.lead_id)).collect();
     ids.sort_unstable();
     ids.dedup();
-    let alive = leads::lock_keys(connection, &ids).await?;
+    // Of two decisions about one lead, the second waits here and then reads what the first has written: otherwise the one that is
+    // recorded last could be made from older facts, and its mail follow the other.
+    let alive = leads::lock_keys_for_update(connection, &ids).await?;
     ids.retain(|id| alive.contains(id));
     let newest = newest(items);
     let programs = programs_of(connection, &ids).await?;

@@ -16,7 +16,7 @@ use super::{
     plan::{self, PlanItem, decide, read_facts},
     recipients::{self, Place},
 };
-use crate::{Connection, Db, StoreError, programs, reanalysis};
+use crate::{Connection, Db, StoreError, leads, programs, reanalysis};
 
 /// Leads or mails of one transaction.
 const PAGE: i64 = 500;
@@ -272,7 +272,7 @@ async fn due_holds(
             Row,
             r#"SELECT id, lead_id, reason, recipient_index, campaign, step, recipient_key IS NULL AS "is_duplicate!"
                FROM outreach WHERE program_id = $1 AND state = 'held' AND due_at IS NULL
-               LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED"#,
+               LIMIT $2"#,
             program.as_uuid(),
             PAGE,
         )
@@ -283,7 +283,7 @@ async fn due_holds(
             Row,
             r#"SELECT id, lead_id, reason, recipient_index, campaign, step, recipient_key IS NULL AS "is_duplicate!"
                FROM outreach WHERE program_id = $1 AND state = 'held' AND due_at <= now()
-               ORDER BY due_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED"#,
+               ORDER BY due_at LIMIT $2"#,
             program.as_uuid(),
             PAGE,
         )
@@ -304,6 +304,9 @@ async fn due_holds(
 
 /// Gives held rows their way out, by their reasons.
 pub(super) async fn again(connection: &mut Connection, program: ProgramId, rows: &[HeldRow]) -> Result<(), StoreError> {
+    // Before the rows themselves, in the order of everybody else.
+    let leads: Vec<_> = rows.iter().map(|row| (program, row.lead)).collect();
+    leads::lock_keys_for_update(connection, &leads).await?;
     let ids: Vec<OutreachId> = rows.iter().map(|row| row.id).collect();
     // First the next time: whatever is still held afterwards has one.
     postpone(connection, program, &ids).await?;

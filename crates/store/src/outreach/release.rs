@@ -1,6 +1,6 @@
 //! Releasing mails by hand: captured ones, so that a real transport sends them, and held ones whose cause was mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use domain::{
     id::{LeadId, OutreachId, ProgramId},
@@ -13,7 +13,7 @@ use super::{
     recipients::{self, Place},
     reevaluate::{self, HeldRow},
 };
-use crate::{Connection, Db, StoreError};
+use crate::{Connection, Db, StoreError, leads};
 
 /// Mails of one transaction.
 const PAGE: i64 = 500;
@@ -91,37 +91,31 @@ async fn page(
 ) -> Result<(Released, Option<OutreachId>), StoreError> {
     let after = after.map_or(Uuid::nil(), |after| after.as_uuid());
     let mut released = Released::default();
-    let rows = match filter {
+    let ids = match filter {
         Filter::Ids(ids) => {
             let mut ids: Vec<Uuid> = ids.iter().map(OutreachId::as_uuid).filter(|id| *id > after).collect();
             ids.sort_unstable();
             ids.dedup();
             ids.truncate(PAGE as usize);
-            let rows = named(connection, program, &ids).await?;
-            let found: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-            released.unknown =
-                ids.iter().filter(|id| !found.contains(id)).map(|id| OutreachId::from_uuid(*id)).collect();
-            let next = (ids.len() as i64 == PAGE).then(|| ids.last().copied()).flatten();
-            (rows, next)
+            ids
         }
-        Filter::Captured => {
-            let rows = captured_after(connection, program, after).await?;
-            let next = (rows.len() as i64 == PAGE).then(|| rows.last().map(|row| row.id)).flatten();
-            (rows, next)
-        }
-        Filter::Held(reason) => {
-            let rows = held_after(connection, program, after, reason.as_deref()).await?;
-            let next = (rows.len() as i64 == PAGE).then(|| rows.last().map(|row| row.id)).flatten();
-            (rows, next)
-        }
+        Filter::Captured => captured_after(connection, program, after).await?,
+        Filter::Held(reason) => held_after(connection, program, after, reason.as_deref()).await?,
     };
-    let (rows, next) = rows;
+    let next = (ids.len() as i64 == PAGE).then(|| ids.last().copied()).flatten();
+    let rows = locked(connection, program, &ids).await?;
+    if matches!(filter, Filter::Ids(_)) {
+        let found: HashSet<Uuid> = rows.iter().map(|row| row.id).collect();
+        released.unknown = ids.iter().filter(|id| !found.contains(id)).map(|id| OutreachId::from_uuid(*id)).collect();
+    }
     let (mut captured, mut held) = (Vec::new(), Vec::new());
     for row in rows {
-        match parse_state(row.id, &row.state)? {
-            OutreachState::Captured => captured.push(row.id),
-            OutreachState::Held => held.push(row),
-            state => released.others.push((OutreachId::from_uuid(row.id), state)),
+        match (parse_state(row.id, &row.state)?, filter) {
+            (OutreachState::Captured, Filter::Ids(_) | Filter::Captured) => captured.push(row.id),
+            (OutreachState::Held, Filter::Ids(_) | Filter::Held(_)) => held.push(row),
+            (state, Filter::Ids(_)) => released.others.push((OutreachId::from_uuid(row.id), state)),
+            // Somebody else was faster.
+            _ => {}
         }
     }
     requeue_captured(connection, program, &captured, &mut released).await?;
@@ -163,6 +157,20 @@ impl Row {
     }
 }
 
+/// Locks rows after their leads, as everybody does, and reads them.
+async fn locked(connection: &mut Connection, program: ProgramId, ids: &[Uuid]) -> Result<Vec<Row>, StoreError> {
+    let leads = sqlx::query_scalar!(
+        "SELECT lead_id FROM outreach WHERE program_id = $1 AND id = ANY($2)",
+        program.as_uuid(),
+        ids,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let leads: Vec<_> = leads.into_iter().map(|lead| (program, LeadId::from_uuid(lead))).collect();
+    leads::lock_keys_for_update(connection, &leads).await?;
+    named(connection, program, ids).await
+}
+
 async fn named(connection: &mut Connection, program: ProgramId, ids: &[Uuid]) -> Result<Vec<Row>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
@@ -178,22 +186,16 @@ async fn named(connection: &mut Connection, program: ProgramId, ids: &[Uuid]) ->
 }
 
 /// Captured rows, found by their captured mails: there are no others.
-async fn captured_after(connection: &mut Connection, program: ProgramId, after: Uuid) -> Result<Vec<Row>, StoreError> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT o.id, o.lead_id, o.state::text AS "state!", o.reason, o.recipient_index, o.campaign, o.step,
-                  o.recipient_key IS NULL AS "is_duplicate!"
-           FROM captured_mails c
-           JOIN outreach o ON o.program_id = c.program_id AND o.id = c.outreach_id
-           WHERE c.program_id = $1 AND c.outreach_id > $2 ORDER BY c.outreach_id LIMIT $3
-           FOR NO KEY UPDATE OF o"#,
+async fn captured_after(connection: &mut Connection, program: ProgramId, after: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        "SELECT outreach_id FROM captured_mails WHERE program_id = $1 AND outreach_id > $2 ORDER BY outreach_id LIMIT $3",
         program.as_uuid(),
         after,
         PAGE,
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows)
+    Ok(ids)
 }
 
 async fn held_after(
@@ -201,15 +203,11 @@ async fn held_after(
     program: ProgramId,
     after: Uuid,
     reason: Option<&str>,
-) -> Result<Vec<Row>, StoreError> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT id, lead_id, state::text AS "state!", reason, recipient_index, campaign, step,
-                  recipient_key IS NULL AS "is_duplicate!"
-           FROM outreach
-           WHERE program_id = $1 AND id > $2 AND state = 'held' AND ($3::text IS NULL OR split_part(reason, ':', 1) = $3)
-           ORDER BY id LIMIT $4
-           FOR NO KEY UPDATE"#,
+) -> Result<Vec<Uuid>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM outreach
+         WHERE program_id = $1 AND id > $2 AND state = 'held' AND ($3::text IS NULL OR split_part(reason, ':', 1) = $3)
+         ORDER BY id LIMIT $4",
         program.as_uuid(),
         after,
         reason,
@@ -217,7 +215,7 @@ async fn held_after(
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows)
+    Ok(ids)
 }
 
 /// Puts captured rows back into the queue, so that a real transport sends them; their captured mails go. Who objected since,

@@ -99,7 +99,7 @@ async fn who_waited_for_the_holders_transaction_sees_what_it_has_stored() {
     let first = claim(&world, lead, 1);
     assert_eq!(take_one(&world, first).await, ClaimResult::Taken);
     let open = world.open_lead(lead).await;
-    let sealed = [store::enrichments::seal(&open, crate::world::enrichment(90))];
+    let sealed = [store::enrichments::seal(&open, &[], crate::world::enrichment(90))];
     let second = claim(&world, lead, 1);
     let mut witness = world.database.connect().await;
     // The second asks in the middle of the transaction that stores the answer, after it has deleted the claim.

@@ -47,7 +47,7 @@ async fn one_batch_may_hold_a_lead_twice() {
     let world = World::new().await;
     let id = world.accept_one(profile("ann")).await;
     let lead = world.open_lead(id).await;
-    let batch = [enrichments::seal(&lead, enrichment(50)), enrichments::seal(&lead, enrichment(60))];
+    let batch = [enrichments::seal(&lead, &[], enrichment(50)), enrichments::seal(&lead, &[], enrichment(60))];
     let written = world
         .db
         .transact("test.enrich", |tx, _| {

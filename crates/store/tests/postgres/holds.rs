@@ -1,10 +1,16 @@
 //! Every hold has a way out, and a decision follows what it rests on.
 
+use std::time::Duration;
+
 use domain::email::EmailAddress;
 use store::{
-    outreach::{plan::Planned, plan::Start, reevaluate},
+    outreach::{
+        plan::{self, PlanItem, Planned, Start},
+        reevaluate,
+    },
     programs::{self, Change, Changed},
 };
+use tokio::sync::Notify;
 
 use crate::world::{NOW, World, profile};
 
@@ -255,4 +261,42 @@ async fn a_mail_that_stays_held_is_looked_at_once_a_day() {
     let held = "SELECT count(*) FROM outreach WHERE state = 'held' AND due_at > now() + interval '23 hours'";
     assert_eq!(world.count(held).await, 2);
     assert_eq!(world.count("SELECT count(*) FROM outreach WHERE reason = 'duplicate_recipient'").await, 1);
+}
+
+#[tokio::test]
+async fn of_two_decisions_about_one_lead_at_the_same_time_the_last_one_knows_the_newest_settings() {
+    let world = World::new().await;
+    let ann = world.enriched(profile("ann")).await;
+    let mail = world.planned(ann, 1).await;
+    let again = [PlanItem::again(world.id(), ann)];
+    world.set(threshold(95)).await;
+    // The first has decided by the higher threshold and hasn't committed when the second begins.
+    let (decided, second_waits) = (Notify::new(), Notify::new());
+    let (again, events) = (&again, (&decided, &second_waits));
+    let declining = world.db.transact("test.decline", |tx, _| {
+        Box::pin(async move {
+            plan::plan(tx, again).await?;
+            events.0.notify_one();
+            events.1.notified().await;
+            Ok(())
+        })
+    });
+    let planning = async {
+        decided.notified().await;
+        world.set(threshold(70)).await;
+        world.db.transact("test.plan", |tx, _| Box::pin(plan::plan(tx, again))).await.unwrap();
+    };
+    let watching = async {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while world.count(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        second_waits.notify_one();
+    };
+    tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(declining, planning, watching).0.unwrap() })
+        .await
+        .expect("the second decision waits for the first");
+    assert_eq!(world.text("SELECT decision FROM enriched_leads").await, "planned");
+    assert_eq!(world.state(mail).await, "queued");
 }

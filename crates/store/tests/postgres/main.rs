@@ -12,6 +12,7 @@ mod mails;
 mod migrations;
 mod outbox;
 mod outreach;
+mod reanalysis;
 mod recipients;
 mod reconcile;
 mod schema;

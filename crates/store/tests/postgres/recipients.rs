@@ -69,7 +69,7 @@ async fn nobody_gets_a_campaign_twice_by_an_address_that_changes_hands() {
     world.change_address("ann", "bob@studio.example.com").await;
     world.let_time_pass().await;
     let claim = world.claim(10).await;
-    assert_eq!((claim.claimed.len(), claim.replanned), (0, 1));
+    assert_eq!((claim.claimed.len(), claim.moved.len()), (0, 1));
     assert_eq!(world.state(ann_mail).await, "held duplicate_recipient");
     // The other mail was sent: there is nothing to wait for.
     world.let_time_pass().await;
@@ -85,7 +85,7 @@ async fn a_mail_goes_to_the_address_that_its_lead_has_when_it_is_claimed() {
     let mail = world.planned(ann, 1).await;
     world.change_address("ann", "ann@new.example").await;
     let claim = world.claim(10).await;
-    assert_eq!((claim.claimed.len(), claim.replanned), (0, 1));
+    assert_eq!((claim.claimed.len(), claim.moved.len()), (0, 1));
     assert_eq!(world.state(mail).await, "queued");
     let claim = world.claim(10).await;
     let new = world.program.keys.email_index(&"ann@new.example".parse().unwrap());
@@ -112,7 +112,7 @@ async fn a_mail_that_was_claimed_for_an_older_address_does_not_reach_the_data_ph
         .await
         .unwrap();
     assert_eq!(world.state(mail).await, "queued");
-    assert_eq!(world.claim(10).await.replanned, 1);
+    assert_eq!(world.claim(10).await.moved.len(), 1);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn an_objection_from_the_new_address_is_heard_and_a_bounce_hits_the_addres
     world.change_address("bob", "bob@new.example").await;
     object(&world, "bob@new.example").await;
     // Planned again for the new address, which objected: the mail ends, and no claim meets it again.
-    assert_eq!(world.claim(10).await.replanned, 1);
+    assert_eq!(world.claim(10).await.moved.len(), 1);
     assert_eq!(world.state(mail).await, "cancelled suppressed");
     assert_eq!(world.claim(10).await.seen(), 0);
 }

@@ -107,7 +107,12 @@ impl World {
     }
 
     pub async fn enrich(&self, lead: &OpenLead, score: i64) -> Written {
-        let sealed = [enrichments::seal(lead, enrichment(score))];
+        self.enrich_for(&[], lead, score).await
+    }
+
+    /// Stores an enrichment that was made for a program that looked for `niches`.
+    pub async fn enrich_for(&self, niches: &[String], lead: &OpenLead, score: i64) -> Written {
+        let sealed = [enrichments::seal(lead, niches, enrichment(score))];
         let written = self
             .db
             .transact("test.enrich", |tx, _| {
@@ -151,13 +156,16 @@ impl World {
         assert!(matches!(outcome.items[..], [Accepted::Updated(_)]), "{:?}", outcome.items);
     }
 
-    /// Claims up to `limit` due mails.
+    /// Claims up to `limit` due mails, and plans again what moved.
     pub async fn claim(&self, limit: i64) -> Claim {
         let (program, token) = (self.id(), LeaseToken::generate());
-        self.db
+        let claim = self
+            .db
             .transact("test.claim", |tx, _| Box::pin(async move { claim::claim(tx, program, limit, token, 60).await }))
             .await
-            .unwrap()
+            .unwrap();
+        self.db.transact("test.plan_again", |tx, _| Box::pin(plan::plan(tx, &claim.moved))).await.unwrap();
+        claim
     }
 
     /// Makes everything that waits for a time due now.

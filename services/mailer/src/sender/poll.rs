@@ -175,9 +175,13 @@ async fn claim_and_start(sender: &Sender, program: ProgramId, slots: &mut Vec<Sl
         })
         .await?;
     let more = claim.seen() == wanted as u64;
-    if claim.cancelled + claim.replanned > 0 {
+    let moved = &claim.moved;
+    if !moved.is_empty() {
+        sender.inner.parts.db.transact("mailer.plan_again", |tx, _| Box::pin(plan::plan(tx, moved))).await?;
+    }
+    if claim.cancelled > 0 || !moved.is_empty() {
         tracing::info!(
-            program.id = %program, cancelled = claim.cancelled, replanned = claim.replanned,
+            program.id = %program, cancelled = claim.cancelled, replanned = moved.len(),
             "due mails were cancelled or planned again instead of sent"
         );
     }

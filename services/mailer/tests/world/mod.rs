@@ -250,7 +250,7 @@ impl World {
             .zip(creators)
             .map(|(key, creator)| {
                 let Found::Lead(lead) = &found[key] else { panic!("no lead") };
-                enrichments::seal(lead, enrichment(creator))
+                enrichments::seal(lead, &[], enrichment(creator))
             })
             .collect();
         let events: Vec<Outgoing> = ids
