@@ -8,7 +8,7 @@ DEMO_FLAGS ?=
 UP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults mutations soak buffers lint sqlx-prepare smtp-sink stack clean-stack
+.PHONY: help demo up test faults mutations upgrade soak buffers lint sqlx-prepare smtp-sink stack clean-stack
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ faults: ## the fault scenarios in their long form, and their table; takes long
 
 mutations: ## takes safeguards away, and sees whether the fault scenarios notice; takes long
 	@deploy/mutations.sh
+
+upgrade: ## migrates the previous release's database while its mailers run, then replaces its processes; builds that release
+	@previous=$$(deploy/previous-release.sh) && TEST_PREVIOUS_RELEASE=$$previous TEST_FLAGS='--workspace --test faults -- upgrade --nocapture' \
+	  deploy/test.sh build tests
 
 soak: ## random faults for MINUTES=20, from SEED=1; prints the table, and the seed to repeat it
 	@deploy/soak.sh $(or $(MINUTES),20) $(or $(SEED),1)

@@ -53,10 +53,10 @@ impl Finished {
     }
 }
 
-/// Runs `leadmill` to its end.
-pub(crate) async fn run(args: &[&str], env: Vec<(String, String)>, folder: &Path) -> Finished {
+/// Runs the `leadmill` of a folder of binaries to its end.
+pub(crate) async fn run(binaries: &Path, args: &[&str], env: Vec<(String, String)>, folder: &Path) -> Finished {
     let command = format!("leadmill {}", args.join(" "));
-    let mut starting = process::command("leadmill", env);
+    let mut starting = process::command(binaries, "leadmill", env);
     starting.args(args).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = starting.spawn().unwrap_or_else(|error| panic!("`{command}` can't be started: {error}"));
     let id = child.id().expect("nobody has waited for it");

@@ -38,9 +38,9 @@ pub fn binaries() -> PathBuf {
     folder
 }
 
-/// A command over one of the binaries, with nothing of the caller's own settings.
-pub(crate) fn command(binary: &str, env: Vec<(String, String)>) -> Command {
-    let mut command = Command::new(binaries().join(binary));
+/// A command over one of the binaries in a folder, with nothing of the caller's own settings.
+pub(crate) fn command(binaries: &Path, binary: &str, env: Vec<(String, String)>) -> Command {
+    let mut command = Command::new(binaries.join(binary));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         let is_setting = ["LEADMILL_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix))
@@ -56,6 +56,7 @@ pub(crate) fn command(binary: &str, env: Vec<(String, String)>) -> Command {
 /// A process to start.
 #[derive(Debug, Clone)]
 pub struct Starting {
+    binaries: PathBuf,
     binary: String,
     folder: PathBuf,
     env: Vec<(String, String)>,
@@ -63,8 +64,20 @@ pub struct Starting {
 }
 
 impl Starting {
-    pub(crate) fn new(binary: &str, folder: &Path, env: Vec<(String, String)>) -> Self {
-        Self { binary: binary.to_owned(), folder: folder.to_owned(), env, args: Vec::new() }
+    pub(crate) fn new(binaries: &Path, binary: &str, folder: &Path, env: Vec<(String, String)>) -> Self {
+        Self {
+            binaries: binaries.to_owned(),
+            binary: binary.to_owned(),
+            folder: folder.to_owned(),
+            env,
+            args: Vec::new(),
+        }
+    }
+
+    /// The same process of the release whose binaries are in `folder`.
+    pub fn of_release(mut self, folder: &Path) -> Self {
+        self.binaries = folder.to_owned();
+        self
     }
 
     /// Adds variables to the environment.
@@ -93,7 +106,7 @@ impl Starting {
         let log = self.folder.join(format!("{name}.log"));
         let file = File::create(&log).expect("the stack's folder takes files");
         let same = file.try_clone().expect("an open file can be shared");
-        let child = command(&self.binary, self.env)
+        let child = command(&self.binaries, &self.binary, self.env)
             .args(self.args)
             .current_dir(&self.folder)
             .stdout(file)

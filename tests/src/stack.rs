@@ -14,10 +14,7 @@ use domain::{
     program::{ProgramSettings, Slug},
 };
 use sqlx::{Executor as _, PgConnection, Row as _};
-use store::{
-    Db, DbConfig, api_keys,
-    programs::{self, Directory},
-};
+use store::{Db, DbConfig, api_keys, programs};
 use tempfile::TempDir;
 use test_support::{amqp::AmqpNamespace, postgres::TestDatabase, transitions};
 use vault::{MasterKey, ProgramKeys, Vault};
@@ -44,6 +41,7 @@ pub struct Stack {
     master_key: String,
     folder: TempDir,
     program: ProgramId,
+    binaries: PathBuf,
 }
 
 /// What is under way.
@@ -101,6 +99,25 @@ impl Stack {
         Self::on(TestDatabase::create_empty().await, AmqpNamespace::new().await)
     }
 
+    /// A database and a program that an earlier release has made, whose binaries are in `binaries`; they are run until
+    /// [`Stack::use_this_release`].
+    pub async fn start_older(binaries: &Path) -> Self {
+        let mut stack = Self { binaries: binaries.to_owned(), ..Self::start_empty().await };
+        stack.leadmill(&["migrate"]).await.ok();
+        let create = ["program", "create", PROGRAM, "--sender-email", SENDER, "--sender-name", "Kim of Acme"];
+        let write = ["--postal-address", POSTAL_ADDRESS, "--privacy-url", PRIVACY_URL, "--product", "A kit"];
+        let decide = ["--threshold", "0", "--basis", "consent"];
+        stack.leadmill(&[&create[..], &write, &decide].concat()).await.ok();
+        let id = sqlx::query_scalar("SELECT id FROM programs").fetch_one(&mut stack.connect().await).await;
+        stack.program = ProgramId::from_uuid(id.expect("the program has been made"));
+        stack
+    }
+
+    /// From now on commands and new processes are of this release.
+    pub fn use_this_release(&mut self) {
+        self.binaries = binaries();
+    }
+
     fn on(database: TestDatabase, amqp: AmqpNamespace) -> Self {
         service::tls::install_provider();
         Self {
@@ -109,6 +126,7 @@ impl Stack {
             master_key: MasterKey::generate().to_text().to_string(),
             folder: tempfile::tempdir().expect("a folder"),
             program: ProgramId::generate(),
+            binaries: binaries(),
         }
     }
 
@@ -171,7 +189,7 @@ impl Stack {
 
     /// A binary to start, one of `collector`, `enricher`, `mailer` and `leadmill`.
     pub fn service(&self, binary: &str) -> Starting {
-        Starting::new(binary, self.folder.path(), self.env())
+        Starting::new(&self.binaries, binary, self.folder.path(), self.env())
     }
 
     /// Starts `replicas` of each binary, with the same additions to their environment, and waits until all are ready.
@@ -192,11 +210,16 @@ impl Stack {
         self.leadmill_with(args, &[]).await
     }
 
+    /// The same of the release whose binaries are in `folder`.
+    pub async fn leadmill_of(&self, folder: &Path, args: &[&str]) -> Finished {
+        cli::run(folder, args, self.env(), self.folder.path()).await
+    }
+
     /// The same with additions to its environment.
     pub async fn leadmill_with(&self, args: &[&str], env: &[(&str, &str)]) -> Finished {
         let mut all = self.env();
         all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        cli::run(args, all, self.folder.path()).await
+        cli::run(&self.binaries, args, all, self.folder.path()).await
     }
 
     /// A key for the program's HTTP ingest.
@@ -212,10 +235,12 @@ impl Stack {
 
     /// The program's keys, which name recipients and make the tokens of links.
     pub async fn program_keys(&self) -> ProgramKeys {
-        let (db, slug) = (self.db(), PROGRAM.parse().expect("a short name"));
-        let program = Directory::new(db.clone(), self.vault()).by_slug(&slug).await.expect("programs can be read");
-        db.close().await;
-        program.expect("a stack comes with a program").keys.clone()
+        let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped_keys FROM programs WHERE id = $1")
+            .bind(self.program.as_uuid())
+            .fetch_one(&mut self.connect().await)
+            .await
+            .expect("a stack comes with a program");
+        self.vault().unwrap_program_keys(self.program, &wrapped).expect("they were wrapped by the stack's key")
     }
 
     /// What is under way.

@@ -1,6 +1,6 @@
 //! A binary that is started again whenever it ends.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use tokio::{sync::Mutex, time::sleep};
 
@@ -88,6 +88,18 @@ impl Service {
 
     /// The same, with further settings from now on.
     pub async fn restart_with(&self, env: &[(&str, &str)]) {
+        self.replace(|starting| starting.envs(env)).await;
+    }
+
+    /// Asks it to end, and starts the same of the release whose binaries are in `folder`.
+    ///
+    /// # Panics
+    /// When it ends with an error, or not within [`GRACE`].
+    pub async fn restart_as(&self, folder: &Path) {
+        self.replace(|starting| starting.of_release(folder)).await;
+    }
+
+    async fn replace(&self, change: impl FnOnce(Starting) -> Starting) {
         let mut state = self.state.lock().await;
         if let Some(mut running) = state.process.take() {
             // One that is suspended would hear of it only when somebody continues it, who waits for this.
@@ -96,7 +108,7 @@ impl Service {
             assert!(status.success(), "{} ended with {status}\n{}", self.binary, running.log());
             assert!(took < GRACE, "{} took {took:?} to end\n{}", self.binary, running.log());
         }
-        state.starting = state.starting.clone().envs(env);
+        state.starting = change(state.starting.clone());
         state.process = Some(state.starting.clone().spawn());
     }
 

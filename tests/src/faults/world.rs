@@ -1,7 +1,7 @@
 //! A whole installation to be broken: services on networks of their own, a mail server that keeps a record, leads that go
 //! in meanwhile.
 
-use std::{env, net::SocketAddr, time::Duration};
+use std::{env, net::SocketAddr, path::Path, time::Duration};
 
 use collector::source::RawProfile;
 use domain::program::ProgramSettings;
@@ -120,6 +120,12 @@ impl World {
     pub async fn start_on(servers: Servers, plan: Plan<'_>) -> Self {
         let stack = Stack::start_on(&servers.database_url, &servers.amqp_url, everybody_qualifies(&plan)).await;
         Self::on(stack, Some(servers), plan).await
+    }
+
+    /// Starts one whose database and services are an earlier release's, with its binaries in `binaries`, until they are
+    /// replaced.
+    pub async fn start_older(binaries: &Path, plan: Plan<'_>) -> Self {
+        Self::on(Stack::start_older(binaries).await, None, plan).await
     }
 
     async fn on(stack: Stack, servers: Option<Servers>, plan: Plan<'_>) -> Self {

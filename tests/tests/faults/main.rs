@@ -22,6 +22,7 @@ mod release;
 mod settings;
 mod shutdown;
 mod smtp;
+mod upgrade;
 
 use std::env;
 
