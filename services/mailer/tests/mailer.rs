@@ -3,7 +3,7 @@
 mod replies;
 mod world;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use domain::email::EmailAddress;
 use mail_parser::MessageParser;
@@ -13,7 +13,7 @@ use store::{
     suppressions::SuppressionReason,
 };
 use test_support::smtp::{Action, FakeSmtp, Step};
-use world::{Creator, World, creator, settings};
+use world::{Creator, World, creator, settings, within};
 
 /// The unsubscribe link in a mail's header.
 fn unsubscribe_link(mail: &[u8]) -> String {
@@ -99,6 +99,41 @@ async fn qualified_leads_get_exactly_one_mail_each_and_everybody_else_none() {
         "legal_denied:v1/email/de/legitimate_interest legal_unknown:v1/email/unknown-country no_address not_compliant \
          score_below_threshold:69<70 suppressed"
     );
+    world.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_said_about_somebody_is_not_written_down_while_that_lead_is_erased() {
+    let world = World::new().await;
+    let server = FakeSmtp::builder()
+        .script(|event| match event.step {
+            Step::Rcpt => {
+                Action::DelayedReply(Duration::from_secs(1), "550 5.1.1 no ann@creator.example here".to_owned())
+            }
+            _ => Action::Proceed,
+        })
+        .start()
+        .await;
+    world.enrich(&[creator("ann")]).await;
+    let replica = world.start_smtp(&server, &[]);
+    within("the recipient is named", async {
+        while !server.commands().iter().any(|line| line.starts_with("RCPT")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // The erasure has begun when the server's reply comes, and ends afterwards.
+    let mut erasing = world.database.connect().await;
+    for statement in ["BEGIN", "DELETE FROM lead_keys"] {
+        test_support::postgres::execute(&mut erasing, statement).await.unwrap();
+    }
+    let waits = "SELECT count(*)::text FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lead_keys%'";
+    world.wait_for(waits, "1").await;
+    test_support::postgres::execute(&mut erasing, "COMMIT").await.unwrap();
+    world.wait_for_states("failed:smtp_550_5.1.1=1").await;
+    assert_eq!(world.text("SELECT count(reply)::text FROM outreach").await, "0");
+    replica.stop().await;
     world.cleanup().await;
 }
 
