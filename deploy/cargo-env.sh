@@ -13,3 +13,13 @@ debug_binaries() {
   target=$(cargo metadata --no-deps --format-version 1 | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
   echo "$target/debug"
 }
+
+# scratch_database create|drop: see crates/test-support/examples/scratch_database.rs. It is built as part of the workspace: with
+# the features that it has alone, every dependency would be compiled once more. `store` may be what doesn't compile.
+scratch_database() {
+  local log program
+  log=$(SQLX_OFFLINE=true cargo build --quiet --locked --workspace --examples --keep-going 2>&1) || true
+  program=$(debug_binaries)/examples/scratch_database
+  [[ -x $program ]] || { echo "$log" >&2; return 1; }
+  "$program" "$1"
+}

@@ -27,7 +27,7 @@ deploy/mutations-check.sh
 mkdir -p "$place"
 scratch=
 cleanup() {
-  [[ -z $scratch ]] || DATABASE_URL=$scratch cargo run --quiet --package test-support --example scratch_database -- drop
+  [[ -z $scratch ]] || DATABASE_URL=$scratch scratch_database drop
   git worktree remove --force "$tree" 2>/dev/null || true
 }
 trap cleanup EXIT
@@ -35,7 +35,7 @@ git worktree remove --force "$tree" 2>/dev/null || true
 git worktree prune
 git worktree add --quiet --detach "$tree" HEAD
 # Some patches change queries, which the compiler checks against a database then.
-scratch=$(cargo run --quiet --package test-support --example scratch_database -- create)
+scratch=$(scratch_database create)
 # All of the workspace, as `make test` builds it: for one package alone the dependencies would be compiled once more.
 scenarios=$(cargo test --locked --workspace --test faults --no-run --message-format json \
   | grep -o '"executable":"[^"]*/faults-[^"]*"' | cut -d'"' -f4)

@@ -10,6 +10,8 @@
 # `sqlx::query`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=deploy/cargo-env.sh
+source deploy/cargo-env.sh
 
 mode=${1:-write}
 case $mode in
@@ -26,12 +28,12 @@ export RUST_BACKTRACE=0
 fresh=$(mktemp -d)
 scratch=
 cleanup() {
-  [[ -z $scratch ]] || DATABASE_URL=$scratch cargo run --quiet --package test-support --example scratch_database -- drop
+  [[ -z $scratch ]] || DATABASE_URL=$scratch scratch_database drop
   rm -rf "$fresh"
 }
 trap cleanup EXIT
 
-scratch=$(cargo run --quiet --package test-support --example scratch_database -- create)
+scratch=$(scratch_database create)
 
 # The made-up cfg differs each time, so that cargo compiles `store` anew (and nothing but `store`), and leaves the
 # result of ordinary builds alone: touching the source would make them all start over.

@@ -1,6 +1,9 @@
 //! Enrichments: writing them, guarded by the lead's revision, and reading them back with their lead.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use domain::{
     enrichment::{Confidence, Enrichment, Score},
@@ -27,6 +30,12 @@ pub struct SealedEnrichment {
     notes: Sealed,
     message: Sealed,
     compliance_notes: Sealed,
+}
+
+impl SealedEnrichment {
+    const fn id(&self) -> (ProgramId, LeadId) {
+        (self.program_id, self.lead_id)
+    }
 }
 
 /// Seals an enrichment of `lead` that was made for a program that looked for `niches`.
@@ -82,25 +91,25 @@ pub async fn write(
     ids.sort_unstable();
     let alive = leads::lock_keys_for_update(connection, &ids).await?;
     let items: Vec<&SealedEnrichment> = ids.iter().filter(|id| alive.contains(id)).map(|id| newest[id]).collect();
-    let versions = upsert(connection, &items, now).await?;
+    let stored = upsert(connection, &items).await?;
     // Also of those that were stale: an enrichment of that revision or a newer one is stored.
     let enriched: Vec<_> = items.iter().map(|item| (item.program_id, item.lead_id, item.lead_revision)).collect();
     leads::enriched(connection, &enriched).await?;
     // Last, so that a change of the niches has little time to come in between: those who were analysed before it are found by
     // `reanalysis::program`.
-    let outdated = for_other_niches(connection, &items).await?;
+    let unsent: Vec<&SealedEnrichment> =
+        items.iter().copied().filter(|item| stored.get(&item.id()).is_some_and(|stored| !stored.sent)).collect();
+    let outdated = for_other_niches(connection, &unsent).await?;
     reanalysis::raise(connection, &outdated, now).await?;
-    let mut taken: HashMap<(ProgramId, LeadId), i32> = HashMap::new();
+    let mut taken = HashSet::new();
     Ok(batch
         .iter()
         .map(|item| {
             let id = (item.program_id, item.lead_id);
             let is_newest = std::ptr::eq(newest[&id], item);
-            match versions.get(&id) {
+            match stored.get(&id) {
                 _ if !alive.contains(&id) => Written::Erased,
-                Some(version) if is_newest && taken.insert(id, *version).is_none() => {
-                    Written::New { version: *version }
-                }
+                Some(stored) if is_newest && taken.insert(id) => Written::New { version: stored.version },
                 _ => Written::Stale,
             }
         })
@@ -124,11 +133,17 @@ async fn for_other_niches(
         .collect())
 }
 
+/// What was stored of an enrichment.
+struct Stored {
+    version: i32,
+    /// Whether a mail was sent before.
+    sent: bool,
+}
+
 async fn upsert(
     connection: &mut Connection,
     items: &[&SealedEnrichment],
-    now: OffsetDateTime,
-) -> Result<HashMap<(ProgramId, LeadId), i32>, StoreError> {
+) -> Result<HashMap<(ProgramId, LeadId), Stored>, StoreError> {
     if items.is_empty() {
         return Ok(HashMap::new());
     }
@@ -145,13 +160,14 @@ async fn upsert(
     let providers: Vec<String> = items.iter().map(|item| item.enrichment.provider.name().to_owned()).collect();
     let reasons: Vec<Option<String>> = items.iter().map(|item| item.enrichment.fallback_reason.clone()).collect();
     let revisions: Vec<i32> = items.iter().map(|item| item.lead_revision).collect();
+    // Times are PostgreSQL's, to be compared with that of a change of the program's niches.
     let rows = sqlx::query!(
         "INSERT INTO enriched_leads (program_id, lead_id, id, niche, score, notes, message, compliant, compliance_notes,
                                      ai_confidence, provider, fallback_reason, lead_revision, created_at, updated_at)
          SELECT program_id, lead_id, id, niche, score, notes, message, compliant, compliance_notes, ai_confidence,
-                provider, fallback_reason, lead_revision, $1, $1
-         FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::smallint[], $7::bytea[], $8::bytea[],
-                     $9::boolean[], $10::bytea[], $11::real[], $12::text[], $13::text[], $14::int[])
+                provider, fallback_reason, lead_revision, now(), now()
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::smallint[], $6::bytea[], $7::bytea[],
+                     $8::boolean[], $9::bytea[], $10::real[], $11::text[], $12::text[], $13::int[])
               AS n (program_id, lead_id, id, niche, score, notes, message, compliant, compliance_notes, ai_confidence,
                     provider, fallback_reason, lead_revision)
          ON CONFLICT (program_id, lead_id) DO UPDATE
@@ -161,8 +177,7 @@ async fn upsert(
                 fallback_reason = excluded.fallback_reason, lead_revision = excluded.lead_revision, reviewed = false,
                 enrichment_version = enriched_leads.enrichment_version + 1, updated_at = excluded.updated_at
             WHERE enriched_leads.lead_revision < excluded.lead_revision
-         RETURNING program_id, lead_id, enrichment_version",
-        now,
+         RETURNING program_id, lead_id, enrichment_version, sent",
         &programs,
         &leads,
         &ids,
@@ -183,7 +198,7 @@ async fn upsert(
         .into_iter()
         .map(|row| {
             let id = (ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id));
-            (id, row.enrichment_version)
+            (id, Stored { version: row.enrichment_version, sent: row.sent })
         })
         .collect())
 }

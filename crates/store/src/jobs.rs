@@ -258,7 +258,7 @@ pub async fn claim(connection: &mut Connection, claimant: Claimant<'_>, late: Du
     }
     let state = sqlx::query!(
         r#"SELECT next_due_at <= now() AS "due!", next_due_at < now() - $2 * interval '1 second' AS "late!",
-                  requested_at IS NOT NULL AS "requested!", run_id IS NOT NULL AS "abandoned!", failures, now() AS "now!"
+                  requested_at IS NOT NULL AS "requested!", run_id IS NOT NULL AS "abandoned!", failures
            FROM jobs WHERE name = $1 FOR UPDATE"#,
         job,
         late.as_secs_f64(),
@@ -277,18 +277,20 @@ pub async fn claim(connection: &mut Connection, claimant: Claimant<'_>, late: Du
         (false, true) => Trigger::CatchUp,
         (false, false) => Trigger::Schedule,
     };
-    sqlx::query!(
-        "UPDATE jobs SET requested_at = NULL, run_id = $2, run_trigger = $3, run_holder = $4, run_started_at = now(),
-                         run_rows = 0
-         WHERE name = $1",
+    // Not the time at which this transaction began: a request that it answers may have been made since.
+    let started_at = sqlx::query_scalar!(
+        r#"UPDATE jobs SET requested_at = NULL, run_id = $2, run_trigger = $3, run_holder = $4,
+                           run_started_at = clock_timestamp(), run_rows = 0
+           WHERE name = $1
+           RETURNING run_started_at AS "started_at!""#,
         job,
         run,
         trigger.name(),
         holder,
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(Claimed::Run { trigger, started_at: state.now, failures: state.failures.unsigned_abs() })
+    Ok(Claimed::Run { trigger, started_at, failures: state.failures.unsigned_abs() })
 }
 
 /// Renews a run's lease and notes how many rows it has handled; `false` when the lease or the run isn't the holder's any

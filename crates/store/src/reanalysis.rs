@@ -3,6 +3,8 @@
 //! A lead's revision rises, which makes its enrichment outdated, and an event tells the enricher. Leads to whom a mail was sent
 //! are left alone: nothing would follow from another score.
 
+use std::time::Duration;
+
 use domain::{
     event::{Envelope, Event, Outgoing, Route, TraceContext},
     id::{LeadId, ProgramId},
@@ -14,8 +16,11 @@ use crate::{Connection, Db, StoreError, leads, outbox};
 
 /// Leads of one transaction.
 const PAGE: i64 = 500;
-/// How long an enricher may go on with the settings that it knows, in seconds: as long as it believes its cache.
-const CACHED_SECONDS: f64 = 5.0;
+/// How long an enricher may go on with the settings that it knows: as long as it believes its cache, and a little more.
+const CACHED: Duration = Duration::from_secs(5);
+/// How long after a change all leads are gone through a second time, for those that were written by transactions that were under
+/// way.
+const SECOND_PASS: Duration = Duration::from_secs(120);
 
 /// Has a program's leads analysed again if its niches have changed since this was done last; returns how many. `progress` is
 /// told how many there were so far.
@@ -29,11 +34,11 @@ pub async fn program(
     mut progress: impl FnMut(u64),
 ) -> Result<u64, StoreError> {
     let due = db.transact("reanalysis.due", |tx, _| Box::pin(is_due(tx, program))).await?;
-    let Some(changed_at) = due else { return Ok(0) };
+    let Some(due) = due else { return Ok(0) };
     let (mut count, mut after) = (0, LeadId::from_uuid(Uuid::nil()));
     loop {
         let (raised, last) =
-            db.transact("reanalysis.page", |tx, _| Box::pin(page(tx, program, changed_at, after, now))).await?;
+            db.transact("reanalysis.page", |tx, _| Box::pin(page(tx, program, due.changed_at, after, now))).await?;
         count += raised;
         progress(count);
         match last {
@@ -41,7 +46,7 @@ pub async fn program(
             None => break,
         }
     }
-    db.transact("reanalysis.done", |tx, _| Box::pin(finish(tx, program, changed_at))).await?;
+    db.transact("reanalysis.done", |tx, _| Box::pin(finish(tx, program, due.started_at))).await?;
     Ok(count)
 }
 
@@ -56,20 +61,32 @@ pub async fn count(connection: &mut Connection, program: ProgramId) -> Result<i6
     Ok(count)
 }
 
-async fn is_due(connection: &mut Connection, program: ProgramId) -> Result<Option<OffsetDateTime>, StoreError> {
-    let changed_at = sqlx::query_scalar!(
-        r#"SELECT niches_changed_at AS "changed_at!" FROM programs
+/// A pass that is due. Times are PostgreSQL's.
+struct Due {
+    /// When the niches changed.
+    changed_at: OffsetDateTime,
+    /// When the pass begins.
+    started_at: OffsetDateTime,
+}
+
+async fn is_due(connection: &mut Connection, program: ProgramId) -> Result<Option<Due>, StoreError> {
+    let due = sqlx::query_as!(
+        Due,
+        r#"SELECT niches_changed_at AS "changed_at!", now() AS "started_at!" FROM programs
            WHERE id = $1 AND niches_changed_at IS NOT NULL
-             AND (niches_applied_at IS NULL OR niches_applied_at < niches_changed_at)"#,
+             AND (niches_applied_at IS NULL OR niches_applied_at < niches_changed_at
+                  OR niches_applied_at < niches_changed_at + $2 * interval '1 second'
+                     AND now() >= niches_changed_at + $2 * interval '1 second')"#,
         program.as_uuid(),
+        SECOND_PASS.as_secs_f64(),
     )
     .fetch_optional(connection)
     .await?;
-    Ok(changed_at)
+    Ok(due)
 }
 
-async fn finish(connection: &mut Connection, program: ProgramId, changed_at: OffsetDateTime) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE programs SET niches_applied_at = $2 WHERE id = $1", program.as_uuid(), changed_at)
+async fn finish(connection: &mut Connection, program: ProgramId, started_at: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query!("UPDATE programs SET niches_applied_at = $2 WHERE id = $1", program.as_uuid(), started_at)
         .execute(connection)
         .await?;
     Ok(())
@@ -89,7 +106,7 @@ async fn page(
         program.as_uuid(),
         after.as_uuid(),
         changed_at,
-        CACHED_SECONDS,
+        CACHED.as_secs_f64(),
         PAGE,
     )
     .fetch_all(&mut *connection)
@@ -105,7 +122,7 @@ async fn page(
     Ok((raise(connection, &outdated, now).await?, last))
 }
 
-/// Has leads analysed again that still are at these revisions: raises them, and tells the enricher. A lead whose revision is newer
+/// Has leads analysed again that still are at these revisions: raises them, and tells the enricher once it knows the niches. A lead whose revision is newer
 /// is on its way to the enricher already. Their keys are locked by [`leads::lock_keys_for_update`]. Returns how many were raised.
 pub(crate) async fn raise(
     connection: &mut Connection,
@@ -139,7 +156,7 @@ pub(crate) async fn raise(
         .map(|(program, lead, revision)| {
             let envelope = Envelope::new(*program, *lead, *revision, now, Event::LeadUpdated {});
             let outgoing = Outgoing { envelope, route: Route::Exchange, trace: TraceContext::default() };
-            (outgoing, std::time::Duration::ZERO)
+            (outgoing, CACHED)
         })
         .collect();
     outbox::schedule(connection, &events).await?;

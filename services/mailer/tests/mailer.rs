@@ -138,6 +138,27 @@ async fn what_a_server_said_about_somebody_is_not_written_down_while_that_lead_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mail_whose_lead_has_a_worse_score_about_which_nobody_has_decided_yet_goes_back_to_the_queue() {
+    let world = World::new().await;
+    let replica = world.start(&[]);
+    world.enrich(&[creator("ann")]).await;
+    world.wait_for_states("captured=1").await;
+    replica.stop().await;
+    world.execute("UPDATE enriched_leads SET score = 1, enrichment_version = 2").await;
+    let program = world.program.program.id;
+    release::release(&world.db, program, &Filter::Captured, |_| ()).await.unwrap();
+    let server = FakeSmtp::start().await;
+    let replica = world.start_smtp(&server, &[]);
+    let waits =
+        "SELECT state || ' ' || (due_at BETWEEN now() + interval '30 seconds' AND now() + interval '90 seconds')
+                 FROM outreach";
+    world.wait_for(waits, "queued true").await;
+    assert!(server.messages().is_empty());
+    replica.stop().await;
+    world.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_cannot_be_read_does_not_stop_the_mails_of_the_others() {
     let world = World::new().await;
     let replica = world.start(&[]);

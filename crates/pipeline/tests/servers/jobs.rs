@@ -199,6 +199,33 @@ async fn a_run_whose_process_died_is_recorded_as_interrupted_and_followed_when_i
     bench.cleanup().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_answers_a_request_has_begun_after_it() {
+    let bench = Bench::new().await;
+    let job = counting(&Arc::default()).scheduled(NEVER);
+    jobs::register(&bench.db, [&job]).await.unwrap();
+    let life = Duration::from_hours(1);
+    let claimant =
+        Claimant { job: "counting", lease: "job:counting", life, holder: Uuid::now_v7(), run: Uuid::now_v7() };
+    let asking = &bench.db;
+    let (requested_at, claimed) = bench
+        .db
+        .transact("test.claim", |tx, _| {
+            Box::pin(async move {
+                // The transaction has begun when somebody asks for a run.
+                store::jobs::now(tx).await?;
+                let requested_at =
+                    asking.transact("test.request", |tx, _| Box::pin(store::jobs::request(tx, "counting"))).await?;
+                Ok((requested_at, store::jobs::claim(tx, claimant, Duration::from_mins(1)).await?))
+            })
+        })
+        .await
+        .unwrap();
+    let Claimed::Run { started_at, .. } = claimed else { panic!("{claimed:?}") };
+    assert!(started_at >= requested_at.expect("the job is known"));
+    bench.cleanup().await;
+}
+
 /// Adds a permit when it is dropped.
 struct Dropped(Arc<Semaphore>);
 

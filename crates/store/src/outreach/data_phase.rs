@@ -25,11 +25,29 @@ fn columns(leases: &[Lease]) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
 /// holds, by PostgreSQL's clock, that the lead was not erased, is still to be written to, and has the address that the mail was
 /// planned for, that the recipient is not suppressed and the program not paused. Rows that aren't returned must not be sent:
 /// [`abort`] them.
+///
+/// It waits for nobody who has a row locked, but leaves that row out: after a wait, all this would have been looked up before it.
 pub async fn begin_data(
     connection: &mut Connection,
     leases: &[Lease],
     lease_seconds: i32,
 ) -> Result<HashSet<OutreachId>, StoreError> {
+    let mut begun = HashSet::with_capacity(leases.len());
+    let mut sorted = leases.to_vec();
+    sorted.sort_unstable_by_key(|(program, id, _)| (*program, *id));
+    // Program by program: a distributed PostgreSQL locks rows of one shard at a time.
+    for leases in sorted.chunk_by(|(one, _, _), (next, _, _)| one == next) {
+        begun.extend(begin_of_program(connection, leases[0].0, leases, lease_seconds).await?);
+    }
+    Ok(begun)
+}
+
+async fn begin_of_program(
+    connection: &mut Connection,
+    program: ProgramId,
+    leases: &[Lease],
+    lease_seconds: i32,
+) -> Result<Vec<OutreachId>, StoreError> {
     let (programs, ids, tokens) = columns(leases);
     // Row by row along the primary key, as in settling: see there. CASE keeps the index of leases out, of which the planner
     // thinks as well as of the primary key.
@@ -40,8 +58,9 @@ pub async fn begin_data(
              SELECT n.program_id, n.id, n.token
              FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS n (program_id, id, token)
              CROSS JOIN LATERAL (SELECT lead_id, recipient_index FROM outreach
-                                 WHERE program_id = n.program_id AND id = n.id OFFSET 0) i
-             WHERE NOT (SELECT p.paused FROM programs p WHERE p.id = n.program_id)
+                                 WHERE program_id = n.program_id AND id = n.id
+                                 FOR NO KEY UPDATE SKIP LOCKED) i
+             WHERE (n.program_id = $5) IS TRUE AND NOT (SELECT p.paused FROM programs p WHERE p.id = n.program_id)
                AND coalesce((SELECT false FROM suppressions s
                              WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index), true)
                AND coalesce((SELECT true FROM lead_keys k
@@ -59,6 +78,7 @@ pub async fn begin_data(
         &ids,
         &tokens,
         f64::from(lease_seconds),
+        program.as_uuid(),
     )
     .fetch_all(connection)
     .await?;

@@ -16,8 +16,7 @@ use domain::{
     qualification::Decision,
 };
 
-use self::facts::Facts;
-pub(super) use self::facts::{decide, name_of, programs_of, read as read_facts};
+pub(super) use self::facts::{Facts, decide, name_of, programs_of, read as read_facts};
 use vault::BlindIndex;
 
 use super::recipients;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     NEXT_LOOK_SECONDS,
-    plan::{self, PlanItem, decide, read_facts},
+    plan::{self, Facts, PlanItem, decide, read_facts},
     recipients::{self, Place},
 };
 use crate::{Connection, Db, StoreError, leads, programs, reanalysis};
@@ -27,7 +27,7 @@ const SECOND_PASS_SECONDS: f64 = 120.0;
 /// How many decisions a change of settings turns, by what they were and what they become.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Turned {
-    /// Leads that were decided about.
+    /// Leads that were decided about and not written to yet.
     pub decided: u64,
     /// Leads that would get a mail and didn't before, or were waiting.
     pub to_planned: u64,
@@ -72,7 +72,7 @@ pub async fn preview(
     settings: &ProgramSettings,
     mut progress: impl FnMut(u64),
 ) -> Result<Turned, StoreError> {
-    let (mut turned, mut after) = (Turned::default(), LeadId::from_uuid(Uuid::nil()));
+    let (mut turned, mut seen, mut after) = (Turned::default(), 0, LeadId::from_uuid(Uuid::nil()));
     loop {
         let page = db
             .transact("reevaluate.preview", |tx, _| {
@@ -83,10 +83,11 @@ pub async fn preview(
             })
             .await?;
         let (facts, leads) = page;
-        for facts in facts.values() {
+        for facts in facts.values().filter(|facts| !facts.sent) {
             turned.add_named(facts.decision.as_deref(), &decide(facts, settings));
         }
-        progress(turned.decided);
+        seen += leads.len() as u64;
+        progress(seen);
         match leads.last() {
             Some((_, last)) if leads.len() as i64 == PAGE => after = *last,
             _ => return Ok(turned),
@@ -216,9 +217,10 @@ async fn page_again(
     let leads = decided_after(connection, program, after).await?;
     let Some(current) = plan::programs_of(connection, &leads).await?.remove(&program) else { return Ok((0, None, 0)) };
     let facts = read_facts(connection, &leads).await?;
+    let turns = |facts: &Facts| !facts.sent && facts.differs(&decide(facts, &current.program.settings));
     let changed: Vec<PlanItem> = leads
         .iter()
-        .filter(|id| facts.get(id).is_some_and(|facts| facts.differs(&decide(facts, &current.program.settings))))
+        .filter(|id| facts.get(id).is_some_and(turns))
         .map(|(program, lead)| PlanItem::again(*program, *lead))
         .collect();
     if !changed.is_empty() {

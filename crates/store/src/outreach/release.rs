@@ -168,6 +168,15 @@ async fn locked(connection: &mut Connection, program: ProgramId, ids: &[Uuid]) -
     .await?;
     let leads: Vec<_> = leads.into_iter().map(|lead| (program, LeadId::from_uuid(lead))).collect();
     leads::lock_keys_for_update(connection, &leads).await?;
+    // No others: a mailer that has a row in hand may be about to send it, and doesn't wait.
+    sqlx::query!(
+        "SELECT FROM outreach WHERE program_id = $1 AND id = ANY($2) AND state IN ('captured', 'held')
+         ORDER BY id FOR NO KEY UPDATE",
+        program.as_uuid(),
+        ids,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     named(connection, program, ids).await
 }
 
@@ -176,7 +185,7 @@ async fn named(connection: &mut Connection, program: ProgramId, ids: &[Uuid]) ->
         Row,
         r#"SELECT id, lead_id, state::text AS "state!", reason, recipient_index, campaign, step,
                   recipient_key IS NULL AS "is_duplicate!"
-           FROM outreach WHERE program_id = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE"#,
+           FROM outreach WHERE program_id = $1 AND id = ANY($2) ORDER BY id"#,
         program.as_uuid(),
         ids,
     )

@@ -300,3 +300,17 @@ async fn of_two_decisions_about_one_lead_at_the_same_time_the_last_one_knows_the
     assert_eq!(world.text("SELECT decision FROM enriched_leads").await, "planned");
     assert_eq!(world.state(mail).await, "queued");
 }
+
+#[tokio::test]
+async fn a_lead_that_was_written_to_counts_for_no_change_of_settings() {
+    let world = World::new().await;
+    let ann = world.enriched(profile("ann")).await;
+    world.planned(ann, 1).await;
+    world.execute("UPDATE enriched_leads SET sent = true").await;
+    let higher = domain::program::ProgramSettings { threshold: 95, ..world.program.program.settings.clone() };
+    let turned = reevaluate::preview(&world.db, world.id(), &higher, |_| ()).await.unwrap();
+    assert_eq!((turned.decided, turned.changed()), (0, 0));
+    world.set(threshold(95)).await;
+    assert_eq!(reevaluate::program(&world.db, world.id(), |_| ()).await.unwrap(), 0);
+    assert_eq!(world.text("SELECT decision FROM enriched_leads").await, "planned");
+}

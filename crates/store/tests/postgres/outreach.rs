@@ -13,7 +13,7 @@ use store::{
         budget::{self, Span},
         claim::{self, Claimed, Expired},
         data_phase,
-        plan::{Planned, Start},
+        plan::{self, PlanItem, Planned, Start},
         recipients,
         release::{self, Filter},
         settle::{self, Outcome, Settlement},
@@ -308,6 +308,43 @@ async fn an_objection_cancels_what_waits() {
     suppress(&world, "ann@studio.example.com").await;
     assert_eq!(world.state(id).await, "cancelled suppressed");
     assert!(claim_some(&world, 10).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_move_to_the_data_phase_waits_for_nobody_and_so_knows_what_holds_when_it_is_made() {
+    let world = World::new().await;
+    let claimed = claimed(&world, "ann").await;
+    let mut holding = world.database.connect().await;
+    for statement in ["BEGIN", "SELECT FROM outreach FOR NO KEY UPDATE"] {
+        sqlx::raw_sql(statement).execute(&mut holding).await.unwrap();
+    }
+    let moved = tokio::time::timeout(Duration::from_secs(10), begin(&world, &claimed)).await;
+    assert!(!moved.expect("it doesn't wait for the row"));
+    sqlx::raw_sql("COMMIT").execute(&mut holding).await.unwrap();
+    assert!(begin(&world, &claimed).await, "the row is as it was");
+}
+
+#[tokio::test]
+async fn a_new_decision_locks_no_mail_that_a_mailer_has_in_hand() {
+    let world = World::new().await;
+    let claimed = claimed(&world, "ann").await;
+    let again = [PlanItem::again(world.id(), claimed.lead_id)];
+    world.set(Change { threshold: Some(95), ..Change::default() }).await;
+    let world = &world;
+    let (again, claimed) = (&again, &claimed);
+    world
+        .db
+        .transact("test.decline", |tx, _| {
+            Box::pin(async move {
+                assert_eq!(plan::plan(tx, again).await?, [Planned::Declined]);
+                // Not committed yet: so far, the mail is to be sent.
+                assert!(begin(world, claimed).await, "the row isn't locked");
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    assert_eq!(world.state(claimed.id).await, "transmitting");
 }
 
 #[tokio::test]

@@ -174,7 +174,9 @@ impl World {
         self.execute("UPDATE suppressions SET created_at = now() - interval '1 hour' WHERE applied_at IS NULL").await;
         self.execute(
             "UPDATE programs SET rules_changed_at = rules_changed_at - interval '1 hour',
-                                          rules_applied_at = rules_applied_at - interval '1 hour'",
+                                 rules_applied_at = rules_applied_at - interval '1 hour',
+                                 niches_changed_at = niches_changed_at - interval '1 hour',
+                                 niches_applied_at = niches_applied_at - interval '1 hour'",
         )
         .await;
     }

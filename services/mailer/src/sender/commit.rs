@@ -97,38 +97,44 @@ async fn gather(mut writes: mpsc::Receiver<(Write, Answer)>, worker: Arc<Worker>
         }
         let worker = Arc::clone(&worker);
         tokio::spawn(async move {
-            worker.commit_and_answer(batch).await;
+            let suppressed = worker.commit_and_answer(batch).await;
+            // Nobody's body waits for the rest.
             drop(place);
+            worker.cancel_unsent(suppressed).await;
         });
     }
 }
 
 impl Worker {
-    async fn commit_and_answer(&self, batch: Batch) {
+    /// Writes a batch and answers; returns who is suppressed since.
+    async fn commit_and_answer(&self, batch: Batch) -> Vec<(ProgramId, BlindIndex)> {
         let (writes, answers): (Vec<Write>, Vec<Answer>) = batch.into_iter().unzip();
         match self.commit(&writes).await {
             Ok((done, suppressed)) => {
                 for (answer, done) in answers.into_iter().zip(done) {
                     let _ = answer.send(Ok(done));
                 }
-                self.cancel_unsent(suppressed).await;
+                suppressed
             }
             // One bad write must not cost the others their commit.
             Err(error) if !error.is_transient() && writes.len() > 1 => {
+                let mut all = Vec::new();
                 for (write, answer) in writes.iter().zip(answers) {
                     let (done, suppressed) = match self.commit(std::slice::from_ref(write)).await {
                         Ok((done, suppressed)) => (Ok(done[0]), suppressed),
                         Err(error) => (Err(Arc::new(error)), Vec::new()),
                     };
                     let _ = answer.send(done);
-                    self.cancel_unsent(suppressed).await;
+                    all.extend(suppressed);
                 }
+                all
             }
             Err(error) => {
                 let error = Arc::new(error);
                 for answer in answers {
                     let _ = answer.send(Err(Arc::clone(&error)));
                 }
+                Vec::new()
             }
         }
     }
@@ -145,7 +151,7 @@ impl Worker {
         Ok((done, suppressed))
     }
 
-    /// Cancels what is unsent to recipients that were just suppressed: after the answers, for nobody's body waits for this.
+    /// Cancels what is unsent to recipients that were just suppressed.
     async fn cancel_unsent(&self, suppressed: Vec<(ProgramId, BlindIndex)>) {
         for (program, recipient) in suppressed {
             cancel_unsent(&self.db, program, recipient).await;

@@ -16,8 +16,8 @@ use store::{
     StoreError,
     enrichments::{self, FoundEnriched},
     outreach::{
-        claim::{self, Claimed},
-        data_phase,
+        claim::{self, Claim, Claimed},
+        data_phase::{self, Lease},
         plan::{self, Occasion, PlanItem},
         settle::{Outcome, Settlement},
     },
@@ -175,18 +175,20 @@ async fn claim_and_start(sender: &Sender, program: ProgramId, slots: &mut Vec<Sl
         })
         .await?;
     let more = claim.seen() == wanted as u64;
-    let moved = &claim.moved;
-    if !moved.is_empty() {
-        sender.inner.parts.db.transact("mailer.plan_again", |tx, _| Box::pin(plan::plan(tx, moved))).await?;
-    }
-    if claim.cancelled > 0 || !moved.is_empty() {
+    let Claim { claimed, cancelled, moved } = claim;
+    if cancelled > 0 || !moved.is_empty() {
         tracing::info!(
-            program.id = %program, cancelled = claim.cancelled, replanned = moved.len(),
+            program.id = %program, cancelled, replanned = moved.len(),
             "due mails were cancelled or planned again instead of sent"
         );
     }
-    if !claim.claimed.is_empty() {
-        start(sender, &open, claim.claimed, &tokens, slots).await?;
+    if !claimed.is_empty() {
+        start(sender, &open, claimed, &tokens, slots).await?;
+    }
+    // Last: what is claimed is under lease, and need not wait for this.
+    if !moved.is_empty() {
+        let moved = &moved;
+        sender.inner.parts.db.transact("mailer.plan_again", |tx, _| Box::pin(plan::plan(tx, moved))).await?;
     }
     Ok(more)
 }
@@ -227,18 +229,20 @@ async fn start(
                 tracing::error!(outreach.id = %row.id, lead.id = %row.lead_id, error, "a mail is held: its lead can't be read");
                 unreadable.push(row);
             }
-            _ => gone.push((row.program_id, row.id, row.token)),
+            _ => gone.push(lease(&row)),
         }
     }
     let unsent = declined.len() + gone.len() + unreadable.len();
     if !declined.is_empty() || !gone.is_empty() {
-        let (items, gone) = (&declined.iter().map(again).collect::<Vec<_>>(), &gone);
+        let items = &declined.iter().map(again).collect::<Vec<_>>();
+        // Those too about which a newer enrichment is yet to be decided: nothing is planned for them here.
+        let given_up = &gone.into_iter().chain(declined.iter().map(lease)).collect::<Vec<_>>();
         parts
             .db
             .transact("mailer.decline", |tx, _| {
                 Box::pin(async move {
                     plan::plan(tx, items).await?;
-                    data_phase::abort(tx, gone).await
+                    data_phase::abort(tx, given_up).await
                 })
             })
             .await?;
@@ -249,6 +253,10 @@ async fn start(
     tokens.give_back(&parts.db, program.program.id, unsent as i32).await;
     sender.start(jobs).await;
     Ok(())
+}
+
+const fn lease(row: &Claimed) -> Lease {
+    (row.program_id, row.id, row.token)
 }
 
 /// A new decision about a mail that we have in hand.

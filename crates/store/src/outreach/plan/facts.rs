@@ -29,7 +29,8 @@ pub struct Facts {
     pub(crate) reasons: Vec<String>,
     score: Score,
     compliant: bool,
-    sent: bool,
+    /// Whether the lead was written to: there is nothing left to decide.
+    pub(crate) sent: bool,
     country: Option<Country>,
     /// Whom a mail goes to, if there is an address.
     pub(crate) recipient: Option<Vec<u8>>,

@@ -191,6 +191,8 @@ async fn insert(connection: &mut Connection, chosen: &[&Decided<'_>]) -> Result<
 /// Lets rows of which nothing has gone out follow the decision, and the lead's address. A row that goes to another recipient
 /// than before, or was cancelled, holds none afterwards: it waits as a duplicate, until the heirs are found.
 ///
+/// Other rows are not locked either: one that a mailer is about to send would wait here, and then go out by what was known before.
+///
 /// Returns the leads that have a row at all, and the recipients that may have become free.
 async fn follow(
     connection: &mut Connection,
@@ -201,21 +203,23 @@ async fn follow(
     let leases: Vec<Option<Uuid>> = chosen.iter().map(|lead| lead.lease()).collect();
     // The program is a column where rows are looked up: as a parameter, one that the statistics don't know is taken for an empty
     // one, and any index that begins with it for as good as the right one.
-    // `b` is the row before; `v` what it shall be: by the decision, and whether it may keep its recipient.
+    // `v` is the row before and what it shall be: by the decision, and whether it may keep its recipient.
     let rows = sqlx::query!(
-        r#"WITH v AS (
+        r#"WITH n AS (
+               SELECT * FROM UNNEST($13::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::bytea[], $6::int[], $7::text[],
+                                    $8::text[], $9::text[], $10::uuid[])
+                    AS n (program_id, lead_id, campaign, step, recipient, version, message_id, state, reason, lease)
+           ), v AS (
                SELECT n.program_id, n.lead_id, n.recipient, n.version, n.message_id, n.reason, b.id, b.state AS before,
                       b.recipient_key AS old_key, b.campaign, b.step,
-                      b.state IN ('queued', 'held', 'deferred', 'cancelled')
-                          OR (b.state = 'connecting' AND b.lease_token = n.lease) AS may_follow,
                       coalesce(b.recipient_key = n.recipient, false) AS keeps,
                       CASE n.state WHEN 'connecting' THEN 'queued' ELSE coalesce(n.state, 'cancelled') END AS wanted
-               FROM UNNEST($13::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::bytea[], $6::int[], $7::text[], $8::text[],
-                           $9::text[], $10::uuid[])
-                    AS n (program_id, lead_id, campaign, step, recipient, version, message_id, state, reason, lease)
-               CROSS JOIN LATERAL (SELECT id, state, recipient_key, lease_token, campaign, step FROM outreach
+               FROM n
+               CROSS JOIN LATERAL (SELECT id, state, recipient_key, campaign, step FROM outreach
                                    WHERE program_id = n.program_id AND lead_id = n.lead_id AND campaign = n.campaign
                                      AND step = n.step
+                                     AND CASE WHEN state = 'connecting' THEN lease_token = n.lease
+                                              ELSE state IN ('queued', 'held', 'deferred', 'cancelled') END
                                    FOR NO KEY UPDATE) b
            ), followed AS (
                UPDATE outreach o
@@ -241,13 +245,18 @@ async fn follow(
                                  WHEN v.before IN ('queued', 'deferred') THEN o.due_at
                                  ELSE now() END
                FROM v
-               WHERE o.program_id = v.program_id AND o.id = v.id AND (v.program_id = $1) IS TRUE AND v.may_follow
+               WHERE o.program_id = v.program_id AND o.id = v.id AND (v.program_id = $1) IS TRUE
                  AND NOT (v.before = 'cancelled' AND v.wanted = 'cancelled')
            )
-           SELECT lead_id AS "lead_id!", campaign AS "campaign!", step AS "step!",
-                  CASE WHEN may_follow AND (wanted = 'cancelled' OR NOT keeps) THEN old_key END AS released,
-                  CASE WHEN may_follow AND wanted <> 'cancelled' AND NOT keeps THEN recipient END AS sought
-           FROM v"#,
+           SELECT n.lead_id AS "lead_id!", n.campaign AS "campaign!", n.step AS "step!",
+                  CASE WHEN v.wanted = 'cancelled' OR NOT v.keeps THEN v.old_key END AS released,
+                  CASE WHEN v.wanted <> 'cancelled' AND NOT v.keeps THEN v.recipient END AS sought
+           FROM n
+           CROSS JOIN LATERAL (SELECT FROM outreach
+                               WHERE program_id = n.program_id AND lead_id = n.lead_id AND campaign = n.campaign
+                                 AND step = n.step OFFSET 0) b
+           LEFT JOIN v ON v.program_id = n.program_id AND v.lead_id = n.lead_id AND v.campaign = n.campaign
+                AND v.step = n.step"#,
         program.as_uuid(),
         &columns.leads,
         &columns.campaigns,
