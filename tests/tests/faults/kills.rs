@@ -50,7 +50,12 @@ async fn kill_9_of_an_enricher_whose_answers_come_out_of_order_loses_nothing() {
     .expect("the stand-in starts");
     let base_url = api.base_url();
     let mut env = asking_model(&base_url);
-    env.extend([("LEADMILL_ENRICHER_MODEL_CONCURRENCY", "32")]);
+    // Whom a killed process had asked about is asked about again once its claim has ended.
+    env.extend([
+        ("LEADMILL_ENRICHER_MODEL_CONCURRENCY", "32"),
+        ("LEADMILL_ENRICHER_MODEL_TOTAL_TIME", "8s"),
+        ("LEADMILL_ENRICHER_MODEL_CLAIM_SLACK", "2s"),
+    ]);
     let world = World::start(Plan { seed: 102, env: &env, ..Plan::default() }).await;
     let (leads, kills) = (short_or(500, 2_000), short_or(4, 20));
     let enricher = world.replicas("enricher").next().expect("an enricher");
