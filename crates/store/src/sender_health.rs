@@ -224,7 +224,11 @@ pub async fn explain_pause(
     Ok(())
 }
 
-/// Lets a program send again: ends its pause and its rest. What was refused until now doesn't count any more.
+/// The reasons of deferred mails that wait for our account or our sender, and for nothing of the recipient's.
+const WAITING_FOR_THE_SENDER: [&str; 3] = ["account_limited", SENDER_REFUSED, CREDENTIALS_REFUSED];
+
+/// Lets a program send again: ends its pause and its rest, and what its mails wait for. What was refused until now doesn't count
+/// any more.
 pub async fn resume(connection: &mut Connection, program: ProgramId, now: OffsetDateTime) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE programs
@@ -237,8 +241,18 @@ pub async fn resume(connection: &mut Connection, program: ProgramId, now: Offset
     .execute(&mut *connection)
     .await?;
     sqlx::query!("UPDATE sender_refusals SET counted = true WHERE program_id = $1 AND NOT counted", program.as_uuid())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    // What went back to wait for the end of the rest, or of the sender's trouble, doesn't wait any longer.
+    sqlx::query!(
+        "UPDATE outreach SET due_at = now()
+         WHERE program_id = $1 AND due_at > now()
+           AND (state = 'queued' OR state = 'deferred' AND split_part(reason, ':', 1) = ANY($2))",
+        program.as_uuid(),
+        &WAITING_FOR_THE_SENDER.map(str::to_owned),
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -226,7 +226,12 @@ async fn page_again(
     if !changed.is_empty() {
         plan::plan(connection, &changed).await?;
     }
-    Ok((leads.len() as u64, leads.last().map(|(_, lead)| *lead), changed.len() as u64))
+    let turned = facts
+        .values()
+        .filter(|facts| turns(facts))
+        .filter(|facts| facts.decision.as_deref() != Some(plan::name_of(&decide(facts, &current.program.settings))))
+        .count();
+    Ok((leads.len() as u64, leads.last().map(|(_, lead)| *lead), turned as u64))
 }
 
 /// Looks at up to a page of a program's held mails whose time has come: decides again, releases duplicates whose recipient is

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use domain::{
     id::{LeadId, OutreachId, ProgramId},
-    outreach::OutreachState,
+    outreach::{CampaignStep, OutreachState},
 };
 use uuid::Uuid;
 
 use super::{
     parse_state,
+    plan::{self, PlanItem},
     recipients::{self, Place},
     reevaluate::{self, HeldRow},
 };
@@ -82,7 +83,7 @@ pub async fn release(
 
 /// Releases up to a page of mails after the id `after`, in the order of their ids; returns what became of them, and where the
 /// next page begins. Each page is to be a transaction of its own. Nothing that suppressions, the law or the program's settings
-/// forbid is released: a held mail is decided about again, a captured one when it is claimed.
+/// forbid is released: each is decided about again.
 async fn page(
     connection: &mut Connection,
     program: ProgramId,
@@ -111,18 +112,24 @@ async fn page(
     let (mut captured, mut held) = (Vec::new(), Vec::new());
     for row in rows {
         match (parse_state(row.id, &row.state)?, filter) {
-            (OutreachState::Captured, Filter::Ids(_) | Filter::Captured) => captured.push(row.id),
+            (OutreachState::Captured, Filter::Ids(_) | Filter::Captured) => captured.push(row),
             (OutreachState::Held, Filter::Ids(_) | Filter::Held(_)) => held.push(row),
             (state, Filter::Ids(_)) => released.others.push((OutreachId::from_uuid(row.id), state)),
             // Somebody else was faster.
             _ => {}
         }
     }
-    requeue_captured(connection, program, &captured, &mut released).await?;
+    let ids: Vec<Uuid> = captured.iter().chain(&held).map(|row| row.id).collect();
+    if !captured.is_empty() {
+        requeue_captured(connection, program, &captured).await?;
+        let again: Vec<PlanItem> = captured.iter().map(|row| row.planned_again(program)).collect();
+        plan::plan(connection, &again).await?;
+    }
     if !held.is_empty() {
-        let ids: Vec<Uuid> = held.iter().map(|row| row.id).collect();
         let held: Vec<HeldRow> = held.into_iter().map(|row| row.held(program)).collect();
         reevaluate::again(connection, program, &held).await?;
+    }
+    if !ids.is_empty() {
         for row in named(connection, program, &ids).await? {
             match parse_state(row.id, &row.state)? {
                 OutreachState::Held => *released.held.entry(row.reason.unwrap_or_default()).or_default() += 1,
@@ -146,6 +153,13 @@ struct Row {
 }
 
 impl Row {
+    fn planned_again(&self, program: ProgramId) -> PlanItem {
+        PlanItem {
+            step: CampaignStep { campaign: self.campaign.clone(), step: self.step },
+            ..PlanItem::again(program, LeadId::from_uuid(self.lead_id))
+        }
+    }
+
     fn held(self, program: ProgramId) -> HeldRow {
         HeldRow {
             id: OutreachId::from_uuid(self.id),
@@ -228,16 +242,9 @@ async fn held_after(
 }
 
 /// Puts captured rows back into the queue, so that a real transport sends them; their captured mails go. Who objected since,
-/// or was erased, gets nothing.
-async fn requeue_captured(
-    connection: &mut Connection,
-    program: ProgramId,
-    rows: &[Uuid],
-    released: &mut Released,
-) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
+/// or was erased, gets nothing. Whether the others still qualify is to be decided afterwards.
+async fn requeue_captured(connection: &mut Connection, program: ProgramId, rows: &[Row]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let rows = sqlx::query!(
         r#"WITH v AS (
                SELECT o.program_id, o.id,
@@ -252,24 +259,20 @@ async fn requeue_captured(
            )
            UPDATE outreach o
            SET state = CASE WHEN v.obstacle IS NULL THEN 'queued'::outreach_state ELSE 'cancelled'::outreach_state END,
-               reason = v.obstacle, due_at = CASE WHEN v.obstacle IS NULL THEN now() END,
+               reason = v.obstacle, due_at = CASE WHEN v.obstacle IS NULL THEN now() END, attempts = 0,
                recipient_key = CASE WHEN v.obstacle IS NULL THEN o.recipient_key END, updated_at = now()
            FROM v WHERE o.program_id = v.program_id AND o.id = v.id
            RETURNING v.obstacle AS "obstacle?", o.recipient_index, o.campaign, o.step"#,
         program.as_uuid(),
-        rows,
+        &ids,
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut free = Vec::new();
-    for row in rows {
-        if row.obstacle.is_none() {
-            released.queued += 1;
-        } else {
-            released.cancelled += 1;
-            free.push(Place { program, recipient: row.recipient_index, campaign: row.campaign, step: row.step });
-        }
-    }
+    let free: Vec<Place> = rows
+        .into_iter()
+        .filter(|row| row.obstacle.is_some())
+        .map(|row| Place { program, recipient: row.recipient_index, campaign: row.campaign, step: row.step })
+        .collect();
     recipients::inherit(connection, &free).await?;
     Ok(())
 }

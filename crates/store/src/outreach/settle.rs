@@ -262,6 +262,8 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
                recipient_key = CASE WHEN v.state = 'cancelled' THEN NULL ELSE o.recipient_key END,
                first_attempt_at = CASE WHEN v.reached THEN coalesce(o.first_attempt_at, now()) ELSE o.first_attempt_at END,
                sent_at = CASE WHEN v.state = 'sent' THEN now() END,
+               -- a try of which nothing went out makes no later one wait longer
+               attempts = o.attempts - CASE WHEN v.state = 'queued' AND o.attempts > 0 THEN 1 ELSE 0 END,
                reply_code = coalesce(v.code, o.reply_code),
                reply = CASE WHEN v.erased THEN NULL ELSE coalesce(v.reply, o.reply) END,
                updated_at = now()

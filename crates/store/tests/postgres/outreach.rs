@@ -493,6 +493,32 @@ async fn replicas_share_one_budget() {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_set_in_the_course_of_a_day_counts_the_mails_that_have_gone_out_before() {
+    let world = World::new().await;
+    let program = world.id();
+    let first = claimed(&world, "ann").await;
+    assert!(begin(&world, &first).await);
+    assert_eq!(settle_one(&world, &first, Outcome::Sent).await, Some(OutreachState::Sent));
+    let in_hand = claimed(&world, "bob").await;
+    let take = async |limit| {
+        world
+            .db
+            .transact("test.budget", |tx, _| Box::pin(budget::take(tx, program, Span::Day, limit, 10)))
+            .await
+            .unwrap()
+            .1
+    };
+    assert_eq!(take(3).await, 1, "one was sent, and one is in hand");
+    assert_eq!(take(3).await, 0);
+    // Without a limit no token is taken.
+    world.set(Change { daily_cap: Some(None), ..Change::default() }).await;
+    assert!(begin(&world, &in_hand).await);
+    assert_eq!(settle_one(&world, &in_hand, Outcome::Sent).await, Some(OutreachState::Sent));
+    world.set(Change { daily_cap: Some(Some(5)), ..Change::default() }).await;
+    assert_eq!(take(5).await, 3);
+}
+
+#[tokio::test]
 async fn a_token_goes_back_to_the_window_that_it_was_taken_from() {
     let world = World::new().await;
     let program = world.id();

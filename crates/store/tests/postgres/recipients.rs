@@ -8,6 +8,7 @@ use store::{
         release::{self, Filter, Released},
         settle::{self, Outcome, Settlement},
     },
+    programs::Change,
     suppressions::{self, SuppressionReason},
 };
 
@@ -247,6 +248,23 @@ async fn captured_mails_are_released_by_id_and_whoever_objected_gets_nothing() {
     assert_eq!(world.count("SELECT count(*) FROM captured_mails").await, 1);
     let again = release::release(&world.db, world.id(), &Filter::Ids(vec![mails[0]]), |_| ()).await.unwrap();
     assert_eq!(again.others, [(mails[0], domain::outreach::OutreachState::Queued)]);
+}
+
+#[tokio::test]
+async fn a_captured_mail_whose_lead_does_not_qualify_any_more_is_cancelled_when_it_is_released() {
+    let world = World::new().await;
+    let lead = world.enriched(profile("ann")).await;
+    let mail = world.planned(lead, 1).await;
+    world.execute("UPDATE outreach SET state = 'connecting', lease_token = gen_random_uuid(), attempts = 7").await;
+    world.execute("UPDATE outreach SET state = 'captured', due_at = NULL, lease_token = NULL").await;
+    world.execute("INSERT INTO captured_mails SELECT program_id, id, lead_id, '\\x00', now() FROM outreach").await;
+    world.set(Change { threshold: Some(95), ..Change::default() }).await;
+    world.run_jobs().await;
+    assert_eq!(world.state(mail).await, "captured");
+    let released = release::release(&world.db, world.id(), &Filter::Captured, |_| ()).await.unwrap();
+    assert_eq!(released, Released { cancelled: 1, ..Released::default() });
+    assert_eq!(world.state(mail).await, "cancelled no_longer_qualified");
+    assert_eq!(world.count("SELECT attempts::bigint FROM outreach").await, 0, "to capture is no try");
 }
 
 #[tokio::test]

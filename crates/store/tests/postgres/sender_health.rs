@@ -222,6 +222,29 @@ async fn nothing_is_claimed_while_a_program_rests() {
 }
 
 #[tokio::test]
+async fn what_waits_for_the_end_of_a_rest_is_due_when_a_person_resumes_the_program() {
+    let world = World::new().await;
+    let mails = mails(&world, &["ann", "bob", "eve"]).await;
+    let [ann, bob, eve] = mails[..] else { panic!("three mails") };
+    world.execute("UPDATE outreach SET due_at = now() + interval '1 hour'").await;
+    for (mail, reason) in [(bob, "account_limited:smtp_450_4.7.0"), (eve, "smtp_450_4.2.0")] {
+        world.execute(&format!("UPDATE outreach SET state = 'connecting', lease_token = id WHERE id = '{mail}'")).await;
+        world
+            .execute(&format!("UPDATE outreach SET state = 'deferred', reason = '{reason}' WHERE id = '{mail}'"))
+            .await;
+    }
+    resume(&world).await;
+    let due =
+        format!("SELECT string_agg(id::text, ' ' ORDER BY id) FROM outreach WHERE due_at <= now() AND id <> '{eve}'");
+    let mut expected = [ann.to_string(), bob.to_string()];
+    expected.sort();
+    assert_eq!(world.text(&due).await, expected.join(" "));
+    let waits = format!("SELECT count(*) FROM outreach WHERE due_at > now() AND id = '{eve}'");
+    assert_eq!(world.count(&waits).await, 1, "its recipient's server asked for that");
+    world.database.cleanup().await;
+}
+
+#[tokio::test]
 async fn a_full_mailbox_is_known_at_the_next_attempt_and_not_at_one_that_nobody_settled() {
     let world = World::new().await;
     mails(&world, &["ann"]).await;

@@ -8,8 +8,9 @@ use std::{
 
 use domain::id::ProgramId;
 
-/// For so long at most: until the mails that were in hand are back in the queue. A person may end a rest or a pause sooner.
-const LONGEST: Duration = Duration::from_mins(1);
+/// For so long at most: until the mails that were in hand are back in the queue. A person may end a rest or a pause at any moment,
+/// and this process doesn't hear of it.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// The programs that began to rest or were paused a moment ago, as this process learnt it from the mail server's replies.
 ///
@@ -21,7 +22,7 @@ pub(super) struct Rests {
 }
 
 impl Rests {
-    /// Keeps this process from sending for a program for so long, and a minute at most.
+    /// Keeps this process from sending for a program for so long, and a few seconds at most.
     pub(super) fn begin(&self, program: ProgramId, length: Duration) {
         let now = Instant::now();
         let mut rests = self.until.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,16 +45,23 @@ pub async fn run(document: &Document, whose: Whose, filter: &Filter, as_json: bo
 }
 
 fn say(released: &Released) -> anyhow::Result<()> {
-    output::line(format_args!("{} mails are queued now", released.queued))?;
+    let found = released.queued + released.cancelled + released.held.values().sum::<u64>();
+    if found == 0 && released.others.is_empty() && released.unknown.is_empty() {
+        return output::line(
+            "there was no such mail; `leadmill mail list` shows the captured ones, `leadmill mail list --state held` why the others \
+             are held",
+        );
+    }
+    output::line(format_args!("mails queued now: {}", released.queued))?;
     if released.cancelled > 0 {
         output::line(format_args!(
-            "{} were cancelled instead: who they were for has unsubscribed, bounced, been erased, or doesn't qualify any more",
+            "cancelled instead: {}; who they were for has unsubscribed, bounced, been erased, or doesn't qualify any more",
             released.cancelled
         ))?;
     }
     for (reason, count) in &released.held {
         let way_out = domain::hold::way_out(reason).describe();
-        output::line(format_args!("{count} are still held: {} ({way_out})", output::printable(reason)))?;
+        output::line(format_args!("still held: {count}, {} ({way_out})", output::printable(reason)))?;
     }
     Ok(())
 }

@@ -32,8 +32,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "resume")]
     pause: bool,
     /// Why it is paused, for `program show` and `status`
-    #[arg(long, value_name = "TEXT", requires = "pause", default_value = "paused by hand")]
-    reason: String,
+    #[arg(long, value_name = "TEXT", requires = "pause", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: Option<String>,
     /// Send again
     #[arg(long)]
     resume: bool,
@@ -61,13 +61,14 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
         return preview(document, &db, &program, &change, args.output.json).await;
     }
     let (before, change, now) = (&program, &change, SystemClock.now());
-    let (reason, pauses, resumes) = (&args.reason, args.pause, args.resume);
+    // Where it was paused by itself, that reason says more than none.
+    let pauses = args.pause && (args.reason.is_some() || !program.settings.paused);
+    let (reason, resumes) = (args.reason.as_deref().unwrap_or("paused by hand"), args.resume);
     let changed = db
         .transact("program.set", |tx, _| {
             Box::pin(async move {
                 let changed = programs::set(tx, before, version, change, now).await?;
-                // Where it was paused by itself, that reason says more.
-                if matches!(changed, Changed::Done(_)) && pauses && !before.settings.paused {
+                if matches!(changed, Changed::Done(_)) && pauses {
                     sender_health::explain_pause(tx, before.id, reason, now).await?;
                 }
                 if matches!(changed, Changed::Done(_)) && resumes {
@@ -89,10 +90,14 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
     let progress = Progress::new();
     let mut meter = progress.meter("decided", None);
     let turned = reevaluate::program(&db, after.id, |seen| meter.set(seen, "leads")).await?;
-    meter.give_way(turned);
+    if turned > 0 {
+        meter.give_way(turned);
+    }
     let mut meter = progress.meter("analysed", None);
     let analysed = reanalysis::program(&db, after.id, SystemClock.now(), |count| meter.set(count, "leads")).await?;
-    meter.give_way(analysed);
+    if analysed > 0 {
+        meter.give_way(analysed);
+    }
     if turned > 0 {
         output::note(format_args!("{turned} decisions about leads have changed with this."));
     }
