@@ -46,13 +46,22 @@ pub async fn take(
     wanted: i32,
 ) -> Result<(Window, i32), StoreError> {
     let name = span.name();
-    let budget = match lock(connection, program, span).await? {
-        Some(budget) => budget,
-        None => {
-            open(connection, program, span, limit).await?;
-            lock(connection, program, span).await?.ok_or(sqlx::Error::RowNotFound)?
-        }
-    };
+    sqlx::query!(
+        "INSERT INTO send_budgets (program_id, span, window_start, used)
+         VALUES ($1, $2, date_trunc($2, now(), 'UTC'), 0) ON CONFLICT DO NOTHING",
+        program.as_uuid(),
+        name,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let budget = sqlx::query!(
+        "SELECT window_start, used FROM send_budgets
+         WHERE program_id = $1 AND span = $2 AND window_start = date_trunc($2, now(), 'UTC') FOR UPDATE",
+        program.as_uuid(),
+        name,
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     let granted = wanted.min(limit - budget.used).max(0);
     if granted > 0 {
         sqlx::query!(
@@ -75,57 +84,24 @@ pub async fn take(
     Ok((Window { span, start: budget.window_start }, granted))
 }
 
-struct Budget {
-    window_start: OffsetDateTime,
-    used: i32,
-}
-
-/// The current window, if it has been opened, locked.
-async fn lock(connection: &mut Connection, program: ProgramId, span: Span) -> Result<Option<Budget>, StoreError> {
-    let budget = sqlx::query_as!(
-        Budget,
-        "SELECT window_start, used FROM send_budgets
-         WHERE program_id = $1 AND span = $2 AND window_start = date_trunc($2, now(), 'UTC') FOR UPDATE",
-        program.as_uuid(),
-        span.name(),
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(budget)
-}
-
-/// Opens the current window. Mails that have begun in it count, those that took no token included: there may have been no limit
-/// when they did. No more of them are read than the limit allows.
-async fn open(connection: &mut Connection, program: ProgramId, span: Span, limit: i32) -> Result<(), StoreError> {
+/// Counts a program's mails of the current day anew, for a daily limit that is set from now on: while there was none, no token was
+/// taken. What is in hand counts too, and no more mails are read than the limit allows.
+pub(crate) async fn recount_day(connection: &mut Connection, program: ProgramId, limit: i32) -> Result<(), StoreError> {
     // Along the indexes of what was sent and of leases: see `claim`.
     sqlx::query("SET LOCAL enable_sort = off").execute(&mut *connection).await?;
     sqlx::query!(
         "INSERT INTO send_budgets (program_id, span, window_start, used)
-         SELECT $1, $2, date_trunc($2, now(), 'UTC'), count(*)
+         SELECT $1, 'day', date_trunc('day', now(), 'UTC'), count(*)
          FROM (SELECT * FROM (SELECT FROM outreach
-                              WHERE program_id = $1 AND sent_at >= date_trunc($2, now(), 'UTC')
-                              ORDER BY sent_at LIMIT $3) sent
+                              WHERE program_id = $1 AND sent_at >= date_trunc('day', now(), 'UTC')
+                              ORDER BY sent_at LIMIT $2) sent
                UNION ALL
                SELECT * FROM (SELECT FROM outreach
                               WHERE program_id = $1 AND state IN ('connecting', 'transmitting')
-                              ORDER BY due_at LIMIT $3) in_hand) begun
-         ON CONFLICT DO NOTHING",
+                              ORDER BY due_at LIMIT $2) in_hand) begun
+         ON CONFLICT (program_id, span, window_start) DO UPDATE SET used = excluded.used",
         program.as_uuid(),
-        span.name(),
         i64::from(limit),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Forgets how much of the current day is used: the next claim counts anew. To be called where a program's limit changes, since no
-/// token was taken while there was none.
-pub(crate) async fn recount_day(connection: &mut Connection, program: ProgramId) -> Result<(), StoreError> {
-    sqlx::query!(
-        "DELETE FROM send_budgets
-         WHERE program_id = $1 AND span = 'day' AND window_start = date_trunc('day', now(), 'UTC')",
-        program.as_uuid(),
     )
     .execute(connection)
     .await?;

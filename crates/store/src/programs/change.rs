@@ -190,8 +190,8 @@ pub async fn set(
         let exists = version_of(connection, before.id).await?.is_some();
         return Ok(if exists { Changed::Conflict } else { Changed::Missing });
     }
-    if change.daily_cap.is_some() {
-        outreach::budget::recount_day(connection, before.id).await?;
+    if let Some(Some(limit)) = change.daily_cap {
+        outreach::budget::recount_day(connection, before.id, limit).await?;
     }
     if change.paused == Some(false) {
         outreach::reevaluate::release_paused(connection, before.id).await?;

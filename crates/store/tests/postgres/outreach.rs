@@ -508,6 +508,7 @@ async fn a_limit_that_is_set_in_the_course_of_a_day_counts_the_mails_that_have_g
             .unwrap()
             .1
     };
+    world.set(Change { daily_cap: Some(Some(3)), ..Change::default() }).await;
     assert_eq!(take(3).await, 1, "one was sent, and one is in hand");
     assert_eq!(take(3).await, 0);
     // Without a limit no token is taken.
