@@ -76,7 +76,7 @@ impl Starting {
 
     /// The same process of the release whose binaries are in `folder`.
     pub fn of_release(mut self, folder: &Path) -> Self {
-        self.binaries = folder.to_owned();
+        folder.clone_into(&mut self.binaries);
         self
     }
 

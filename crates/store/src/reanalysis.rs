@@ -20,7 +20,7 @@ const PAGE: i64 = 500;
 const CACHED: Duration = Duration::from_secs(5);
 /// How long after a change all leads are gone through a second time, for those that were written by transactions that were under
 /// way.
-const SECOND_PASS: Duration = Duration::from_secs(120);
+const SECOND_PASS: Duration = Duration::from_mins(2);
 
 /// Has a program's leads analysed again if its niches have changed since this was done last; returns how many. `progress` is
 /// told how many there were so far.

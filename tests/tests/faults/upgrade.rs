@@ -4,7 +4,7 @@
 //! The previous release's binaries are built by `deploy/previous-release.sh`, which takes minutes: `make upgrade` does it
 //! and names them in `TEST_PREVIOUS_RELEASE`. Without them this is skipped.
 
-use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, env, io::Write as _, path::PathBuf, time::Duration};
 
 use domain::outreach::OutreachState;
 use leadmill_tests::{
@@ -86,7 +86,7 @@ async fn a_database_of_the_previous_release_is_migrated_while_its_mailers_run_an
     };
     let (fed_later, (lock, of)) = tokio::join!(world.post(later, over), upgrading);
     fed.accepted += fed_later.accepted;
-    println!("longest lock of the migration: {lock} ms ({of})");
+    say(&format!("longest lock of the migration: {lock} ms ({of})"));
     assert!(lock < LONGEST_LOCK_MS, "reads and writes had to wait for {lock} ms ({of})");
 
     world.stack.use_this_release();
@@ -127,7 +127,8 @@ fn people(count: u64) -> Vec<collector::source::RawProfile> {
         person.email = Some(format!("{label}{index}@people.example.com"));
     }
     for index in (9..people.len()).step_by(10) {
-        people[index].email = people[index - 1].email.clone();
+        let (before, rest) = people.split_at_mut(index);
+        rest[0].email.clone_from(&before[index - 1].email);
     }
     // Nobody knows where they live: without a country there is no rule, and their mails are held.
     for person in people.iter_mut().skip(5).step_by(20) {
@@ -163,13 +164,18 @@ async fn stand_still_with_mails_in_every_state(world: &World) {
         let missing: Vec<&str> =
             OutreachState::ALL.iter().map(|state| state.name()).filter(|state| !states.contains_key(*state)).collect();
         if missing.is_empty() {
-            println!("when the migration began: {states:?}");
+            say(&format!("when the migration began: {states:?}"));
             return Ok(());
         }
         signal_mailers(world, "CONT").await;
         Err(format!("none is {missing:?}: {states:?}"))
     })
     .await;
+}
+
+/// Shown where somebody runs it by hand with `--nocapture`, as `make upgrade` does.
+fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 async fn signal_mailers(world: &World, signal: &str) {
