@@ -38,7 +38,7 @@ soak: ## random faults for MINUTES=20, from SEED=1; prints the table, and the se
 	@deploy/soak.sh $(or $(MINUTES),20) $(or $(SEED),1)
 
 buffers: ## what a claim, a settlement and an unsubscribe read among 10,000 and among 1,000,000 mails
-	@LEADMILL_BUFFERS=full deploy/with-stack.sh cargo test --locked -p store --test postgres -- what_a_mail_costs
+	@LEADMILL_BUFFERS=full deploy/with-stack.sh cargo test --locked --workspace --test postgres -- what_a_mail_costs
 
 lint: ## format, migrations, clippy, rustdoc, licences: what needs no servers
 	@deploy/test.sh format migrations patches lint docs licences

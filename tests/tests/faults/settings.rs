@@ -1,6 +1,12 @@
 //! 17: a program's settings that change while its mails go out.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use leadmill_tests::{
     creators,
@@ -33,7 +39,10 @@ type Span = (f64, f64);
 async fn settings_that_change_under_load_hold_from_the_moment_they_are_set() {
     let mut world = World::start(Plan { seed: 1701, replicas: 2, ..Plan::default() }).await;
     world.feed.page = 10;
-    world.mailbox.set_script(|event| match event.step {
+    let slow = Arc::new(AtomicBool::new(false));
+    let is_slow = Arc::clone(&slow);
+    world.mailbox.set_script(move |event| match event.step {
+        Step::Rcpt if is_slow.load(Ordering::Relaxed) => Action::Delay(Duration::from_millis(800)),
         Step::Rcpt => Action::Delay(Duration::from_millis(30)),
         _ => Action::Proceed,
     });
@@ -44,7 +53,7 @@ async fn settings_that_change_under_load_hold_from_the_moment_they_are_set() {
     let kills = 3 * rounds;
     let (fed, (paused, capped), ()) = tokio::join!(
         world.post(&people, over),
-        changing(&world, rounds),
+        changing(&world, rounds, &slow),
         world.kill_in_turn("mailer", kills, over / kills)
     );
     let last = two_at_once(&world).await;
@@ -72,13 +81,17 @@ async fn set(world: &World, options: &[&str]) -> Span {
     (started, history::now())
 }
 
-/// One change after the other; gives the spans of the pauses, and those of the caps.
-async fn changing(world: &World, rounds: u32) -> (Vec<Span>, Vec<Span>) {
+/// One change after the other; gives the spans of the pauses, and those of the caps. The server is slow while a pause begins: some
+/// recipients are accepted after it has, and then no body may follow.
+async fn changing(world: &World, rounds: u32, slow: &AtomicBool) -> (Vec<Span>, Vec<Span>) {
     let (mut paused, mut capped) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         sleep(Duration::from_millis(500)).await;
+        slow.store(true, Ordering::Relaxed);
+        sleep(Duration::from_millis(200)).await;
         let (_, from) = set(world, &["--pause"]).await;
         sleep(Duration::from_millis(1_500)).await;
+        slow.store(false, Ordering::Relaxed);
         let (until, _) = set(world, &["--resume"]).await;
         paused.push((from, until));
         set(world, &["--threshold", "30"]).await;
