@@ -51,7 +51,7 @@ run_scenarios() {
   (cd "$tree" && SQLX_OFFLINE=false DATABASE_URL=$scratch CARGO_TARGET_DIR=$place/target \
     cargo build --locked --quiet --bins) || return
   [[ -f $sql ]] && sql=$PWD/$sql || sql=''
-  (cd tests && LEADMILL_FAULT_PATIENCE=${LEADMILL_FAULT_PATIENCE:-100} TEST_BIN_DIR=$place/target/debug TEST_FAULT_TABLE='' \
+  (cd tests && LEADMILL_FAULT_PATIENCE=${LEADMILL_FAULT_PATIENCE:-150} TEST_BIN_DIR=$place/target/debug TEST_FAULT_TABLE='' \
     TEST_MUTATION_SQL=$sql "$scenarios" --test-threads 3 "$@" >"$log" 2>&1) || true
   grep -q '^test result: ' "$log" || { echo "the scenarios didn't come to an end, see $log" >&2; return 1; }
 }
