@@ -42,7 +42,7 @@ async fn settings_that_change_under_load_hold_from_the_moment_they_are_set() {
     let slow = Arc::new(AtomicBool::new(false));
     let is_slow = Arc::clone(&slow);
     world.mailbox.set_script(move |event| match event.step {
-        Step::Rcpt if is_slow.load(Ordering::Relaxed) => Action::Delay(Duration::from_millis(800)),
+        Step::Rcpt if is_slow.load(Ordering::Relaxed) => Action::Delay(Duration::from_millis(1_500)),
         Step::Rcpt => Action::Delay(Duration::from_millis(30)),
         _ => Action::Proceed,
     });
