@@ -88,7 +88,13 @@ async fn changing(world: &World, rounds: u32, slow: &AtomicBool) -> (Vec<Span>, 
     for _ in 0..rounds {
         sleep(Duration::from_millis(500)).await;
         slow.store(true, Ordering::Relaxed);
-        sleep(Duration::from_millis(200)).await;
+        let named = || world.mailbox.commands().iter().filter(|line| line.starts_with("RCPT")).count();
+        let before = named();
+        eventually("recipients are named", PATIENCE, async || match named() - before {
+            3.. => Ok(()),
+            named => Err(format!("{named} are")),
+        })
+        .await;
         let (_, from) = set(world, &["--pause"]).await;
         sleep(Duration::from_millis(1_500)).await;
         slow.store(false, Ordering::Relaxed);
