@@ -74,10 +74,9 @@ tests() { # unit, integration and end-to-end tests
   # test-support writes one line per test and server into the one, and one per test that was skipped into the other
   export TEST_SERVER_LOG=$records/server-tests TEST_SKIP_LOG=$records/skipped-tests
   : >"$TEST_SERVER_LOG" >"$TEST_SKIP_LOG"
-  # Most of a test's time is waiting: for a server, a lease, a process that starts.
-  local cores
-  cores=$(nproc)
-  export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores > 4 ? cores : 4))}
+  # Most of a test's time is waiting: for a server, a lease, a process that starts. More than three at a time can need more
+  # connections than a PostgreSQL has by default: an end-to-end test has up to 30.
+  export RUST_TEST_THREADS=${RUST_TEST_THREADS:-3}
   # shellcheck disable=SC2086 # several flags in one variable
   cargo test --locked --no-fail-fast ${TEST_FLAGS:---workspace} 2>&1 | tee "$records/tests"
 }
