@@ -90,11 +90,12 @@ impl Meter {
         }
     }
 
-    /// It is done, and makes room for what comes next.
+    /// It is done, and makes room for what comes next. Where nothing was done, nothing is said.
     pub fn give_way(self, position: u64) {
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => self.tell(position, ""),
+            None if position > 0 => self.tell(position, ""),
+            None => {}
         }
     }
 

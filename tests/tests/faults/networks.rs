@@ -52,7 +52,7 @@ impl Trouble {
             Self::HalfOpen => {
                 let before = way.counts().total;
                 way.strand();
-                let noticed = format!("{name} is connected to anew");
+                let noticed = format!("a new connection to {name}");
                 eventually(&noticed, PATIENCE, async || {
                     let counts = way.counts();
                     if counts.total > before { Ok(()) } else { Err(format!("{counts:?}")) }

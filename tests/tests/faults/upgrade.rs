@@ -59,7 +59,7 @@ async fn a_database_of_the_previous_release_is_migrated_while_its_mailers_run_an
     let over = short_or(Duration::from_secs(20), Duration::from_mins(2));
     let this_release = binaries();
     let upgrading = async {
-        // They wait, for they have been put off, and are cancelled.
+        // Their mails are deferred, and are cancelled now.
         let put_off = early[early.len() / 3..].iter().filter_map(|person| person.email.as_deref());
         for person in put_off.filter(|address| address.contains("later")).take(3) {
             objections.object(person, None).await;

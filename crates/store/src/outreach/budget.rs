@@ -84,8 +84,8 @@ pub async fn take(
     Ok((Window { span, start: budget.window_start }, granted))
 }
 
-/// Counts a program's mails of the current day anew, for a daily limit that is set from now on: while there was none, no token was
-/// taken. What is in hand counts too, and no more mails are read than the limit allows.
+/// Counts the mails that a program has sent or claimed today, for a daily limit that is set now: before, without a limit, no token was
+/// taken. No more mails are read than the limit allows.
 pub(crate) async fn recount_day(connection: &mut Connection, program: ProgramId, limit: i32) -> Result<(), StoreError> {
     // Along the indexes of what was sent and of leases: see `claim`.
     sqlx::query("SET LOCAL enable_sort = off").execute(&mut *connection).await?;

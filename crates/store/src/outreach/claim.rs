@@ -54,7 +54,7 @@ impl Claim {
 }
 
 /// Claims up to `limit` due rows of one program, unless it is paused or rests. What must not be sent is cancelled, and what was planned
-/// for another address is put off and named, so that no row is looked at by one claim after the other.
+/// for another address waits for a minute and is named in the result, so that no row is looked at by one claim after the other.
 ///
 /// In the rest of its transaction nothing is sorted that an index can order.
 pub async fn claim(

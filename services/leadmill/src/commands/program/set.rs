@@ -61,7 +61,7 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
         return preview(document, &db, &program, &change, args.output.json).await;
     }
     let (before, change, now) = (&program, &change, SystemClock.now());
-    // Where it was paused by itself, that reason says more than none.
+    // An automatic pause has a reason already; only a reason that a person gives replaces it.
     let pauses = args.pause && (args.reason.is_some() || !program.settings.paused);
     let (reason, resumes) = (args.reason.as_deref().unwrap_or("paused by hand"), args.resume);
     let changed = db
@@ -90,14 +90,10 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
     let progress = Progress::new();
     let mut meter = progress.meter("decided", None);
     let turned = reevaluate::program(&db, after.id, |seen| meter.set(seen, "leads")).await?;
-    if turned > 0 {
-        meter.give_way(turned);
-    }
+    meter.give_way(turned);
     let mut meter = progress.meter("analysed", None);
     let analysed = reanalysis::program(&db, after.id, SystemClock.now(), |count| meter.set(count, "leads")).await?;
-    if analysed > 0 {
-        meter.give_way(analysed);
-    }
+    meter.give_way(analysed);
     if turned > 0 {
         output::note(format_args!("{turned} decisions about leads have changed with this."));
     }
