@@ -5,7 +5,6 @@ use std::{
     env, fmt,
     fs::{self, OpenOptions},
     io::Write as _,
-    time::Duration,
 };
 
 use domain::email::EmailAddress;
@@ -13,7 +12,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::{
-    audit::{self, Planted},
+    audit::{self, Broken, Planted},
     faults::{feed::Fed, history},
     mail::{self, Mail},
     stack::Stack,
@@ -127,17 +126,16 @@ impl Verdict {
     }
 }
 
-/// Audits the stack, compares its word with the server's record, and notes the line of the fault table. `complaints` are
-/// those that there are already; what is held may still be found by a job within `limit`.
+/// Compares the stack's word with the server's record, and notes the line of the fault table. Nothing may be on its way any
+/// more. `complaints` are those that there are already, `broken` is what an audit found.
 pub async fn verdict(
     stack: &Stack,
     mails: &[Mail],
     done: Done<'_>,
     mut complaints: Vec<Complaint>,
-    limit: Duration,
+    broken: &[Broken],
 ) -> Verdict {
-    let broken = audit::lasting(stack, done.planted, limit).await;
-    let stranded = audit::stranded_leads(&broken);
+    let stranded = audit::stranded_leads(broken);
     complaints.extend(broken.iter().map(|broken| Complaint::new(broken.rule.name, broken.by())));
     let leads = truth::count(stack, "SELECT count(*) FROM leads").await as u64;
     let by_record = compared(stack, mails, &mut complaints).await;
