@@ -44,10 +44,14 @@ impl From<Received> for Mail {
     }
 }
 
+/// Lets a mailer send to a server that only catches mails; older releases know no such setting.
+pub const TEST_SINK: (&str, &str) = ("LEADMILL_MAILER_TEST_SINK", "true");
+
 /// The mailer's settings for a server on this port of the loopback, without encryption.
 pub fn settings(port: u16) -> Vec<(&'static str, String)> {
     vec![
         ("LEADMILL_MAILER_TRANSPORT", "smtp".to_owned()),
+        (TEST_SINK.0, TEST_SINK.1.to_owned()),
         ("LEADMILL_MAILER_SMTP_HOST", "127.0.0.1".to_owned()),
         ("LEADMILL_MAILER_SMTP_PORT", port.to_string()),
         ("LEADMILL_MAILER_SMTP_TLS", "none".to_owned()),

@@ -113,6 +113,11 @@ impl Stack {
         stack
     }
 
+    /// Whether commands and new processes are of this release.
+    pub fn is_of_this_release(&self) -> bool {
+        self.binaries == binaries()
+    }
+
     /// From now on commands and new processes are of this release.
     pub fn use_this_release(&mut self) {
         self.binaries = binaries();

@@ -32,6 +32,8 @@ pub enum TransportKind {
 pub struct MailerConfig {
     /// How mails leave.
     pub transport: TransportKind,
+    /// Whether the SMTP server only catches mails.
+    pub test_sink: bool,
     /// Where `/healthz`, `/readyz` and `/metrics` listen when the mailer runs alone; the runner reads it.
     pub admin_listen: SocketAddr,
     /// Where the unsubscribe pages listen.
@@ -158,14 +160,22 @@ impl MailerConfig {
             invalid(key, wrong.to_string())
         })?;
         if self.transport == TransportKind::Smtp {
-            self.smtp.check()?;
+            self.smtp.check(self.test_sink)?;
+            if !self.test_sink && !links.are_public() {
+                let problem = format!(
+                    "must be the https address at which recipients reach the unsubscribe pages, since it stands in every \
+                     mail; nobody else reaches {:?}. For a server that only catches mails set `mailer.test_sink` to true",
+                    self.public_url
+                );
+                return Err(invalid("mailer.public_url", problem));
+            }
         }
         Ok(links)
     }
 }
 
 impl SmtpConfig {
-    fn check(&self) -> Result<(), InvalidConfig> {
+    fn check(&self, test_sink: bool) -> Result<(), InvalidConfig> {
         if self.host.trim().is_empty() {
             let problem = "must name the mail server, or `mailer.transport` be \"capture\"".to_owned();
             return Err(invalid("mailer.smtp.host", problem));
@@ -175,8 +185,11 @@ impl SmtpConfig {
             return Err(invalid("mailer.smtp.password", problem));
         }
         let local = self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        if self.tls == TlsMode::None && self.password.is_some() && !local {
-            let problem = "must be \"starttls\" or \"implicit\" when there is a password".to_owned();
+        if self.tls == TlsMode::None && !local && (self.password.is_some() || !test_sink) {
+            let problem =
+                "must be \"starttls\" or \"implicit\" for a server on another machine: mails and passwords would \
+                           be readable on the way"
+                    .to_owned();
             return Err(invalid("mailer.smtp.tls", problem));
         }
         Ok(())
@@ -220,20 +233,28 @@ mod tests {
     fn what_cannot_work_is_refused_with_its_key() {
         let smtp = ("mailer.transport", "smtp");
         let host = ("mailer.smtp.host", "mx.example.com");
+        let here = ("mailer.smtp.host", "127.0.0.1");
+        let url = ("mailer.public_url", "https://mail.example.com");
+        let sink = ("mailer.test_sink", "true");
+        let plain = ("mailer.smtp.tls", "none");
         let user = ("mailer.smtp.username", "u");
         let password = ("mailer.smtp.password", "hunter2");
         for (values, expected) in [
             (vec![("mailer.public_url", "http://mail.example.com")], "mailer.public_url"),
             (vec![("mailer.mail_domain", "nodot")], "mailer.mail_domain"),
             (vec![smtp], "mailer.smtp.host"),
-            (vec![smtp, host, user], "mailer.smtp.password"),
-            (vec![smtp, host, user, password, ("mailer.smtp.tls", "none")], "mailer.smtp.tls"),
+            (vec![smtp, host], "mailer.public_url"),
+            (vec![smtp, here], "mailer.public_url"),
+            (vec![smtp, host, url, user], "mailer.smtp.password"),
+            (vec![smtp, host, url, plain], "mailer.smtp.tls"),
+            (vec![smtp, host, sink, user, password, plain], "mailer.smtp.tls"),
             (vec![("mailer.transport", "pigeon")], "mailer.transport"),
         ] {
             let error = read(&values).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         }
-        read(&[smtp, host, user, password]).unwrap();
-        read(&[smtp, ("mailer.smtp.host", "127.0.0.1"), user, password, ("mailer.smtp.tls", "none")]).unwrap();
+        read(&[smtp, host, url, user, password]).unwrap();
+        read(&[smtp, here, url, user, password, plain]).unwrap();
+        read(&[smtp, host, sink, plain]).unwrap();
     }
 }

@@ -26,6 +26,9 @@ pub async fn run(config: MailerConfig, links: Links, context: Context) -> anyhow
         TransportKind::Capture => Transport::Capture,
         TransportKind::Smtp => Transport::Smtp(SmtpTransport::new(config.smtp.clone())?),
     };
+    if config.transport == TransportKind::Smtp && config.test_sink {
+        tracing::warn!("mails go to a test sink (`mailer.test_sink`): nobody gets them");
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("binding the unsubscribe pages' address {} (`mailer.listen`)", config.listen))?;

@@ -91,12 +91,12 @@ impl Service {
         self.replace(|starting| starting.envs(env)).await;
     }
 
-    /// Asks it to end, and starts the same of the release whose binaries are in `folder`.
+    /// Asks it to end, and starts the same of the release whose binaries are in `folder`, with further settings.
     ///
     /// # Panics
     /// When it ends with an error, or not within [`GRACE`].
-    pub async fn restart_as(&self, folder: &Path) {
-        self.replace(|starting| starting.of_release(folder)).await;
+    pub async fn restart_as(&self, folder: &Path, env: &[(&str, &str)]) {
+        self.replace(|starting| starting.of_release(folder).envs(env)).await;
     }
 
     async fn replace(&self, change: impl FnOnce(Starting) -> Starting) {

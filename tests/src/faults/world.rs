@@ -138,6 +138,7 @@ impl World {
         let mail_settings = mail::settings(mailbox.address().port());
         let mut env: Vec<(&str, &str)> = IMPATIENT.to_vec();
         env.extend(mail_settings.iter().map(|(name, value)| (*name, value.as_str())));
+        env.retain(|setting| *setting != mail::TEST_SINK || stack.is_of_this_release());
         env.extend(if plan.reconciling { EAGER_RECONCILER } else { IDLE_RECONCILER });
         if let Some((user, password)) = plan.login {
             env.extend([("LEADMILL_MAILER_SMTP_USERNAME", user), ("LEADMILL_MAILER_SMTP_PASSWORD", password)]);

@@ -14,6 +14,7 @@ use leadmill_tests::{
         verdict::{Complaint, Done},
         world::{Plan, World},
     },
+    mail,
     stack::{PROGRAM, binaries},
     truth,
     wait::{PATIENCE, eventually},
@@ -78,7 +79,7 @@ async fn a_database_of_the_previous_release_is_migrated_while_its_mailers_run_an
         // The old release goes on for a while: a migration is not the moment of the upgrade.
         sleep(over / 8).await;
         for service in &world.services {
-            service.restart_as(&this_release).await;
+            service.restart_as(&this_release, &[mail::TEST_SINK]).await;
             service.ready().await;
             sleep(over / 20).await;
         }

@@ -17,7 +17,8 @@ Mails are captured, not sent, until `mailer.transport` is smtp.
 
 Examples:
   leadmill up
-  LEADMILL_MAILER_TRANSPORT=smtp LEADMILL_MAILER_SMTP_HOST=smtp.example.com leadmill up")]
+  LEADMILL_MAILER_TRANSPORT=smtp LEADMILL_MAILER_SMTP_HOST=smtp.example.com \
+    LEADMILL_MAILER_PUBLIC_URL=https://mail.example.com leadmill up")]
 pub struct Args {}
 
 /// Runs until it is told to end.

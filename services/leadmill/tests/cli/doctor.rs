@@ -55,6 +55,34 @@ async fn doctor_finds_nothing_missing_where_nothing_is_and_a_key_that_opens_noth
 }
 
 #[tokio::test]
+async fn doctor_says_why_a_configuration_sends_nothing_and_that_a_test_sink_reaches_nobody() {
+    let server = FakeSmtp::builder().start().await;
+    let port = server.address().port().to_string();
+    let report = async |settings: &[(&str, &str)]| -> Value {
+        let mut command = bare(["doctor", "--json"]);
+        command
+            .env("LEADMILL_MAILER_TRANSPORT", "smtp")
+            .env("LEADMILL_MAILER_SMTP_HOST", "127.0.0.1")
+            .env("LEADMILL_MAILER_SMTP_PORT", &port)
+            .env("LEADMILL_MAILER_SMTP_TLS", "none")
+            .envs(settings.iter().copied());
+        serde_json::from_slice(&finish(command).await.stdout).unwrap()
+    };
+    for url in [None, Some("http://localhost:8082"), Some("https://10.1.2.3"), Some("https://mailer")] {
+        let setting = url.map(|url| ("LEADMILL_MAILER_PUBLIC_URL", url));
+        let refused = report(setting.as_slice()).await;
+        let configuration = check(&refused, "configuration");
+        assert_eq!(configuration["state"], "missing", "{refused}");
+        assert!(configuration["found"].as_str().unwrap().contains("mailer.public_url"), "{refused}");
+    }
+    let real = report(&[("LEADMILL_MAILER_PUBLIC_URL", "https://mail.example.com")]).await;
+    assert_eq!(check(&real, "mail")["state"], "ok", "{real}");
+    assert!(check(&real, "mail")["found"].as_str().unwrap().contains("https://mail.example.com/u/"), "{real}");
+    let sink = report(&[("LEADMILL_MAILER_TEST_SINK", "true")]).await;
+    assert_eq!(check(&sink, "mail")["state"], "warning", "{sink}");
+}
+
+#[tokio::test]
 async fn doctor_logs_in_to_the_mail_server_as_a_mail_would() {
     let bench = Bench::new().await;
     let server = FakeSmtp::builder().encryption(Encryption::StartTls).login("acme", "secret").start().await;
@@ -64,6 +92,7 @@ async fn doctor_logs_in_to_the_mail_server_as_a_mail_would() {
         let mut command = bench.command(["doctor", "--json"]);
         command
             .env("LEADMILL_MAILER_TRANSPORT", "smtp")
+            .env("LEADMILL_MAILER_PUBLIC_URL", "https://mail.example.com")
             .env("LEADMILL_MAILER_SMTP_HOST", "localhost")
             .env("LEADMILL_MAILER_SMTP_PORT", &port)
             .env("LEADMILL_MAILER_SMTP_CA_FILE", &authority)

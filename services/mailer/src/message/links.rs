@@ -1,15 +1,20 @@
 //! The addresses that mails carry: where to object, where bounces go.
 
+use std::net::Ipv4Addr;
+
 use domain::{email::EmailAddress, id::OutreachId};
-use url::Url;
+use url::{Host, Url};
 
 /// The most characters before the `@` (RFC 5321 §4.5.3.1.1).
 const LOCAL_CHARS: usize = 64;
+/// Ends of names that mean something in one network only (RFC 6761, 6762, 8375; `internal` by ICANN's decision of 2024).
+const PRIVATE_NAMES: [&str; 6] = [".localhost", ".local", ".internal", ".home.arpa", ".test", ".invalid"];
 
 /// Makes links and return paths from the configuration.
 #[derive(Debug, Clone)]
 pub struct Links {
     public_url: String,
+    public: bool,
     mail_domain: Option<String>,
 }
 
@@ -40,20 +45,21 @@ impl Links {
         if !bare || !matches!(url.scheme(), "http" | "https") {
             return Err(InvalidLinks::PublicUrl);
         }
-        let local = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() != "https" && !local {
+        if url.scheme() != "https" && !is_of_this_machine(&url) {
             return Err(InvalidLinks::NotEncrypted);
         }
+        let public = url.scheme() == "https" && is_reached_from_outside(&url);
         let mail_domain = mail_domain
             .map(|domain| EmailAddress::parse(&format!("u@{domain}")).map(|address| address.domain().to_owned()))
             .transpose()
             .map_err(|_| InvalidLinks::MailDomain)?;
-        Ok(Self { public_url: url.as_str().trim_end_matches('/').to_owned(), mail_domain })
+        Ok(Self { public_url: url.as_str().trim_end_matches('/').to_owned(), public, mail_domain })
+    }
+
+    /// Whether recipients can open the links: https, to a host that isn't of this machine or a private network by its name
+    /// or address.
+    pub const fn are_public(&self) -> bool {
+        self.public
     }
 
     /// The page where the recipient can object, also the one-click address.
@@ -89,6 +95,47 @@ impl Links {
     }
 }
 
+fn is_of_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn is_reached_from_outside(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name.contains('.') && !PRIVATE_NAMES.iter().any(|private| name.ends_with(private))
+        }
+        Some(Host::Ipv4(address)) => is_public(address),
+        Some(Host::Ipv6(address)) => match address.to_ipv4_mapped() {
+            Some(mapped) => is_public(mapped),
+            None => {
+                !address.is_loopback()
+                    && !address.is_unspecified()
+                    && !address.is_unique_local()
+                    && !address.is_unicast_link_local()
+            }
+        },
+        None => false,
+    }
+}
+
+/// Whether an address is none of the loopback, of private networks (RFC 1918), of a carrier's own (RFC 6598) or of one link.
+const fn is_public(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    let shared = first == 100 && second & 0b1100_0000 == 64;
+    !shared
+        && first != 0
+        && !address.is_loopback()
+        && !address.is_private()
+        && !address.is_link_local()
+        && !address.is_broadcast()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +161,38 @@ mod tests {
         let outreach = OutreachId::from_uuid(uuid::Uuid::nil());
         assert_eq!(links.unsubscribe_mail("TOK", &sender), "mailto:ann@brand.example?subject=unsubscribe%20TOK");
         assert_eq!(links.return_path(outreach, &sender), "ann+b-00000000000000000000000000000000@brand.example");
+    }
+
+    #[test]
+    fn only_links_that_others_can_open_are_public() {
+        let public = |url: &str| Links::new(url, None).unwrap().are_public();
+        for url in
+            ["https://mail.example.com", "https://example.com:8443/x", "https://93.184.215.14", "https://[2606::1]"]
+        {
+            assert!(public(url), "{url}");
+        }
+        for url in [
+            "http://localhost:8082",
+            "https://localhost",
+            "https://a.localhost",
+            "https://mailer",
+            "https://mailer.",
+            "https://mail.internal",
+            "https://nas.local",
+            "https://127.0.0.1",
+            "https://10.0.0.1",
+            "https://172.16.3.4",
+            "https://192.168.1.1",
+            "https://100.64.0.1",
+            "https://169.254.1.1",
+            "https://0.0.0.0",
+            "https://[::1]",
+            "https://[fd00::1]",
+            "https://[fe80::1]",
+            "https://[::ffff:192.168.1.1]",
+        ] {
+            assert!(!public(url), "{url}");
+        }
     }
 
     #[test]

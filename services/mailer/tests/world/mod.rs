@@ -198,6 +198,7 @@ impl World {
         let port = server.address().port().to_string();
         let mut all = vec![
             ("mailer.transport", "smtp"),
+            ("mailer.test_sink", "true"),
             ("mailer.smtp.host", "127.0.0.1"),
             ("mailer.smtp.port", port.as_str()),
             ("mailer.smtp.tls", "none"),

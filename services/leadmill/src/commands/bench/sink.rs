@@ -160,6 +160,7 @@ impl Sink {
         let host = if self.is_encrypted() { HOST.to_owned() } else { self.address.ip().to_string() };
         let mut settings = vec![
             ("mailer.transport", "smtp".to_owned()),
+            ("mailer.test_sink", "true".to_owned()),
             ("mailer.smtp.host", host),
             ("mailer.smtp.port", self.address.port().to_string()),
             ("mailer.smtp.tls", if self.is_encrypted() { "starttls" } else { "none" }.to_owned()),

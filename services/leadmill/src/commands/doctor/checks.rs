@@ -216,7 +216,7 @@ fn is_supported(version: &str) -> bool {
 }
 
 async fn mail_server(document: &Document) -> Option<Check> {
-    let (config, _) = MailerConfig::read(document).ok()?;
+    let (config, links) = MailerConfig::read(document).ok()?;
     if config.transport == TransportKind::Capture {
         return Some(Check::ok("mail", "captured, not sent (mailer.transport)"));
     }
@@ -235,7 +235,13 @@ async fn mail_server(document: &Document) -> Option<Check> {
                 TlsMode::Starttls => "by STARTTLS",
                 TlsMode::Implicit => "by TLS",
             };
-            return Some(Check::ok("mail", format!("{address} {done}, {encrypted}")));
+            let found = format!("{address} {done}, {encrypted}");
+            return Some(if config.test_sink {
+                let advice = "nobody gets these mails; to write to people, set mailer.test_sink to false";
+                Check::warning("mail", format!("{found}; a test sink"), advice)
+            } else {
+                Check::ok("mail", format!("{found}; unsubscribe links lead to {}", links.unsubscribe("…")))
+            });
         }
         Ok(Err(SendOutcome::Credentials { reply })) => (
             format!("refuses the login: {} {}", reply.code, reply.text),
