@@ -3,7 +3,7 @@
 //! Each mail by SMTP needs two commits of its own, one before its body and one after. Done one by one they would cost one
 //! flush of the disk each; gathered while the previous commit is under way, they share it, and nobody waits longer.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use domain::{
     clock::Clock,
@@ -97,50 +97,56 @@ async fn gather(mut writes: mpsc::Receiver<(Write, Answer)>, worker: Arc<Worker>
         }
         let worker = Arc::clone(&worker);
         tokio::spawn(async move {
-            let suppressed = worker.commit_and_answer(batch).await;
+            let rest = worker.commit_and_answer(batch).await;
             // Nobody's body waits for the rest.
             drop(place);
-            worker.cancel_unsent(suppressed).await;
+            worker.finish(rest).await;
         });
     }
 }
 
 impl Worker {
-    /// Writes a batch and answers; returns who is suppressed since.
-    async fn commit_and_answer(&self, batch: Batch) -> Vec<(ProgramId, BlindIndex)> {
-        let (writes, answers): (Vec<Write>, Vec<Answer>) = batch.into_iter().unzip();
-        match self.commit(&writes).await {
+    /// Writes a batch and answers, except those whose row is yet to be given up.
+    async fn commit_and_answer(&self, batch: Batch) -> Rest {
+        let mut rest = Rest::default();
+        match self.commit(batch.iter().map(|(write, _)| write)).await {
             Ok((done, suppressed)) => {
-                for (answer, done) in answers.into_iter().zip(done) {
-                    let _ = answer.send(Ok(done));
+                rest.suppressed = suppressed;
+                for ((write, answer), done) in batch.into_iter().zip(done) {
+                    rest.answer(&write, answer, done);
                 }
-                suppressed
             }
             // One bad write must not cost the others their commit.
-            Err(error) if !error.is_transient() && writes.len() > 1 => {
-                let mut all = Vec::new();
-                for (write, answer) in writes.iter().zip(answers) {
-                    let (done, suppressed) = match self.commit(std::slice::from_ref(write)).await {
-                        Ok((done, suppressed)) => (Ok(done[0]), suppressed),
-                        Err(error) => (Err(Arc::new(error)), Vec::new()),
-                    };
-                    let _ = answer.send(done);
-                    all.extend(suppressed);
+            Err(error) if !error.is_transient() && batch.len() > 1 => {
+                for (write, answer) in batch {
+                    match self.commit(std::iter::once(&write)).await {
+                        Ok((done, suppressed)) => {
+                            rest.suppressed.extend(suppressed);
+                            rest.answer(&write, answer, done[0]);
+                        }
+                        Err(error) => {
+                            let _ = answer.send(Err(Arc::new(error)));
+                        }
+                    }
                 }
-                all
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for answer in answers {
+                for (_, answer) in batch {
                     let _ = answer.send(Err(Arc::clone(&error)));
                 }
-                Vec::new()
             }
         }
+        rest
     }
 
     /// Writes a batch in one transaction; says of each write whether it took effect, and who is suppressed since.
-    async fn commit(&self, writes: &[Write]) -> Result<(Vec<bool>, Vec<(ProgramId, BlindIndex)>), StoreError> {
+    async fn commit(
+        &self,
+        writes: impl Iterator<Item = &Write>,
+    ) -> Result<(Vec<bool>, Vec<(ProgramId, BlindIndex)>), StoreError> {
+        let writes: Vec<&Write> = writes.collect();
+        let writes = writes.as_slice();
         let now = self.clock.now();
         let seconds = self.data_lease_seconds;
         let db = if writes.len() <= FEW { &self.few } else { &self.db };
@@ -151,10 +157,43 @@ impl Worker {
         Ok((done, suppressed))
     }
 
-    /// Cancels what is unsent to recipients that were just suppressed.
-    async fn cancel_unsent(&self, suppressed: Vec<(ProgramId, BlindIndex)>) {
-        for (program, recipient) in suppressed {
+    /// Gives up the rows that may not be sent, and cancels what is unsent to recipients that were just suppressed.
+    async fn finish(&self, rest: Rest) {
+        let (refused, answers): (Vec<Lease>, Vec<Answer>) = rest.refused.into_iter().unzip();
+        if !refused.is_empty() {
+            let refused = refused.as_slice();
+            let given_up = self
+                .db
+                .transact("mailer.abort", |tx, _| Box::pin(async move { data_phase::abort(tx, refused).await }))
+                .await
+                .map_err(Arc::new);
+            for answer in answers {
+                let _ = answer.send(given_up.clone().map(|()| false));
+            }
+        }
+        for (program, recipient) in rest.suppressed {
             cancel_unsent(&self.db, program, recipient).await;
+        }
+    }
+}
+
+/// What is left to do after a batch, for which no body waits.
+#[derive(Default)]
+struct Rest {
+    /// Rows that may not be sent, and who asked.
+    refused: Vec<(Lease, Answer)>,
+    /// Recipients that are suppressed since.
+    suppressed: Vec<(ProgramId, BlindIndex)>,
+}
+
+impl Rest {
+    /// Answers, unless the row has to be given up first.
+    fn answer(&mut self, write: &Write, answer: Answer, done: bool) {
+        match write {
+            Write::Begin(lease) if !done => self.refused.push((*lease, answer)),
+            Write::Begin(_) | Write::Settle(..) => {
+                let _ = answer.send(Ok(done));
+            }
         }
     }
 }
@@ -183,9 +222,11 @@ struct Applied {
     suppressed: Vec<(ProgramId, BlindIndex)>,
 }
 
+/// The moves to the data phase come last: they wait for nobody, and nothing that waits may stand between what they look up
+/// and the COMMIT. An objection that is committed meanwhile would not be seen.
 async fn apply(
     tx: &mut Connection,
-    writes: &[Write],
+    writes: &[&Write],
     data_lease_seconds: i32,
     now: OffsetDateTime,
 ) -> Result<Applied, StoreError> {
@@ -196,17 +237,8 @@ async fn apply(
         )
         .collect();
     settle::lock_keys(tx, &settlements).await?;
-    let leases: Vec<Lease> =
-        writes.iter().filter_map(|write| if let Write::Begin(lease) = write { Some(*lease) } else { None }).collect();
-    let mut done = std::collections::HashSet::new();
-    if !leases.is_empty() {
-        done = data_phase::begin_data(tx, &leases, data_lease_seconds).await?;
-        let refused: Vec<Lease> = leases.into_iter().filter(|(_, id, _)| !done.contains(id)).collect();
-        if !refused.is_empty() {
-            data_phase::abort(tx, &refused).await?;
-        }
-    }
     let settled = settle::settle(tx, &settlements).await?;
+    let mut done = HashSet::with_capacity(writes.len());
     let mut events = Vec::new();
     for settled in settled.rows {
         done.insert(settled.id);
@@ -222,6 +254,11 @@ async fn apply(
         }
     }
     let events = outbox::insert(tx, events).await?;
+    let leases: Vec<Lease> =
+        writes.iter().filter_map(|write| if let Write::Begin(lease) = write { Some(*lease) } else { None }).collect();
+    if !leases.is_empty() {
+        done.extend(data_phase::begin_data(tx, &leases, data_lease_seconds).await?);
+    }
     let done = writes
         .iter()
         .map(|write| match write {
@@ -232,7 +269,7 @@ async fn apply(
     Ok(Applied { done, events, suppressed: settled.suppressed })
 }
 
-fn trace_of(writes: &[Write], id: OutreachId) -> TraceContext {
+fn trace_of(writes: &[&Write], id: OutreachId) -> TraceContext {
     writes
         .iter()
         .find_map(|write| match write {
