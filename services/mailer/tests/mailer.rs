@@ -1,5 +1,6 @@
 //! The whole mailer on a real PostgreSQL, a real RabbitMQ and a real SMTP server.
 
+mod committing;
 mod replies;
 mod world;
 

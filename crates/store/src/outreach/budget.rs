@@ -84,9 +84,10 @@ pub async fn take(
     Ok((Window { span, start: budget.window_start }, granted))
 }
 
-/// Counts the mails that a program has sent or claimed today, for a daily limit that is set now: before, without a limit, no token was
-/// taken. No more mails are read than the limit allows.
-pub(crate) async fn recount_day(connection: &mut Connection, program: ProgramId, limit: i32) -> Result<(), StoreError> {
+/// Counts the mails that a program has sent or claimed today, for a daily limit that was set: before, without a limit, no token was
+/// taken. No more mails are read than the limit allows. Tokens that were taken stay taken: some are of claims that this doesn't
+/// see yet, others of mails that failed. Count once more after the limit is committed, for claims that were under way.
+pub async fn recount_day(connection: &mut Connection, program: ProgramId, limit: i32) -> Result<(), StoreError> {
     // Along the indexes of what was sent and of leases: see `claim`.
     sqlx::query("SET LOCAL enable_sort = off").execute(&mut *connection).await?;
     sqlx::query!(
@@ -99,7 +100,7 @@ pub(crate) async fn recount_day(connection: &mut Connection, program: ProgramId,
                SELECT * FROM (SELECT FROM outreach
                               WHERE program_id = $1 AND state IN ('connecting', 'transmitting')
                               ORDER BY due_at LIMIT $2) in_hand) begun
-         ON CONFLICT (program_id, span, window_start) DO UPDATE SET used = excluded.used",
+         ON CONFLICT (program_id, span, window_start) DO UPDATE SET used = greatest(send_budgets.used, excluded.used)",
         program.as_uuid(),
         i64::from(limit),
     )

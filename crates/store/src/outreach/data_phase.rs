@@ -23,10 +23,11 @@ fn columns(leases: &[Lease]) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
 
 /// Moves rows to the data phase, after which their bodies may go out, once this is committed. Checks once more that the lease
 /// holds, by PostgreSQL's clock, that the lead was not erased, is still to be written to, and has the address that the mail was
-/// planned for, that the recipient is not suppressed and the program not paused. Rows that aren't returned must not be sent:
-/// [`abort`] them.
+/// planned for, that the recipient is not suppressed, and that the program is not paused and doesn't rest. Rows that aren't returned
+/// must not be sent: [`abort`] them, in a transaction of its own.
 ///
 /// It waits for nobody who has a row locked, but leaves that row out: after a wait, all this would have been looked up before it.
+/// For the same reason it is the last statement of its transaction.
 pub async fn begin_data(
     connection: &mut Connection,
     leases: &[Lease],
@@ -60,7 +61,8 @@ async fn begin_of_program(
              CROSS JOIN LATERAL (SELECT lead_id, recipient_index FROM outreach
                                  WHERE program_id = n.program_id AND id = n.id
                                  FOR NO KEY UPDATE SKIP LOCKED) i
-             WHERE (n.program_id = $5) IS TRUE AND NOT (SELECT p.paused FROM programs p WHERE p.id = n.program_id)
+             WHERE (n.program_id = $5) IS TRUE AND NOT (SELECT p.paused OR coalesce(p.rest_until > now(), false)
+                                                      FROM programs p WHERE p.id = n.program_id)
                AND coalesce((SELECT false FROM suppressions s
                              WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index), true)
                AND coalesce((SELECT true FROM lead_keys k
@@ -86,11 +88,12 @@ async fn begin_of_program(
 }
 
 /// Gives up rows that [`begin_data`] did not return: what must not be sent any more is cancelled; the rest goes back to the
-/// queue, where the next claim finds whatever else stands in the way. A row that is no longer under this lease stays as it is.
+/// queue, where the next claim finds whatever else stands in the way, and the attempt, of which nothing went out, doesn't count. A
+/// row that is no longer under this lease stays as it is.
 pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), StoreError> {
     let (programs, ids, tokens) = columns(leases);
     // A minute's wait keeps a mail whose lease has just ended from being tried over and over. One that waits for its program
-    // to be resumed, or for a plan to its new address, need not wait longer than that takes.
+    // to be resumed or to have rested, or for a plan to its new address, need not wait longer than that takes.
     let aborted = sqlx::query!(
         r#"UPDATE outreach o
            SET state = CASE WHEN f.obstacle IN ('queue', 'retry') THEN 'queued'::outreach_state
@@ -98,13 +101,13 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
                reason = CASE WHEN f.obstacle NOT IN ('queue', 'retry') THEN f.obstacle END,
                due_at = CASE f.obstacle WHEN 'queue' THEN now() WHEN 'retry' THEN now() + interval '1 minute' END,
                recipient_key = CASE WHEN f.obstacle IN ('queue', 'retry') THEN o.recipient_key END,
-               lease_token = NULL, updated_at = now()
+               attempts = greatest(o.attempts - 1, 0), lease_token = NULL, updated_at = now()
            FROM (
                SELECT n.program_id, n.id, n.token,
                       CASE WHEN NOT f.alive THEN 'erased'
                            WHEN f.suppressed THEN 'suppressed'
                            WHEN f.declined THEN 'no_longer_qualified'
-                           WHEN f.paused OR f.moved THEN 'queue'
+                           WHEN f.stopped OR f.moved THEN 'queue'
                            ELSE 'retry' END AS obstacle
                FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS n (program_id, id, token)
                CROSS JOIN LATERAL (SELECT lead_id, recipient_index FROM outreach
@@ -116,7 +119,7 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
                           EXISTS (SELECT FROM enriched_leads
                                   WHERE program_id = n.program_id AND lead_id = i.lead_id AND decision = 'declined')
                               AS declined,
-                          EXISTS (SELECT FROM programs WHERE id = n.program_id AND paused) AS paused,
+                          EXISTS (SELECT FROM programs WHERE id = n.program_id AND (paused OR rest_until > now())) AS stopped,
                           NOT EXISTS (SELECT FROM leads WHERE program_id = n.program_id AND id = i.lead_id
                                                           AND email_index = i.recipient_index) AS moved
                    OFFSET 0

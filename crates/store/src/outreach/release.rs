@@ -260,6 +260,7 @@ async fn requeue_captured(connection: &mut Connection, program: ProgramId, rows:
            UPDATE outreach o
            SET state = CASE WHEN v.obstacle IS NULL THEN 'queued'::outreach_state ELSE 'cancelled'::outreach_state END,
                reason = v.obstacle, due_at = CASE WHEN v.obstacle IS NULL THEN now() END, attempts = 0,
+               first_attempt_at = NULL, mailbox_full_at = NULL,
                recipient_key = CASE WHEN v.obstacle IS NULL THEN o.recipient_key END, updated_at = now()
            FROM v WHERE o.program_id = v.program_id AND o.id = v.id
            RETURNING v.obstacle AS "obstacle?", o.recipient_index, o.campaign, o.step"#,

@@ -348,6 +348,23 @@ async fn a_new_decision_locks_no_mail_that_a_mailer_has_in_hand() {
 }
 
 #[tokio::test]
+async fn a_new_decision_waits_for_no_settlement_of_the_same_lead() {
+    let world = World::new().await;
+    let claimed = claimed(&world, "ann").await;
+    assert!(begin(&world, &claimed).await);
+    world.execute("UPDATE enriched_leads SET enrichment_version = 2").await;
+    let mut settling = world.database.connect().await;
+    for statement in ["BEGIN", "UPDATE outreach SET updated_at = now()"] {
+        sqlx::raw_sql(statement).execute(&mut settling).await.unwrap();
+    }
+    let item = [world.plan_item(claimed.lead_id, 2, Start::Queued)];
+    let planned = tokio::time::timeout(Duration::from_secs(10), world.plan(&item)).await;
+    assert_eq!(planned.expect("it doesn't wait for the row").len(), 1);
+    sqlx::raw_sql("COMMIT").execute(&mut settling).await.unwrap();
+    assert_eq!(world.state(claimed.id).await, "transmitting");
+}
+
+#[tokio::test]
 async fn nobody_is_written_to_who_was_erased_or_whose_program_is_paused() {
     let world = World::new().await;
     let (ann, bob) = (claimed(&world, "ann").await, claimed(&world, "bob").await);
@@ -361,6 +378,17 @@ async fn nobody_is_written_to_who_was_erased_or_whose_program_is_paused() {
     assert_eq!(world.state(bob.id).await, "queued");
     world.execute("UPDATE outreach SET due_at = now() WHERE due_at IS NOT NULL").await;
     assert!(claim_some(&world, 10).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_mail_that_is_in_hand_when_its_program_begins_to_rest_goes_back_without_an_attempt() {
+    let world = World::new().await;
+    let ann = claimed(&world, "ann").await;
+    world.execute("UPDATE programs SET rest_from = now(), rest_until = now() + interval '1 hour'").await;
+    assert!(!begin(&world, &ann).await);
+    abort(&world, &ann).await;
+    assert_eq!(world.state(ann.id).await, "queued");
+    assert_eq!(world.text("SELECT concat(attempts, ' ', due_at <= now()) FROM outreach").await, "0 t");
 }
 
 #[tokio::test]
@@ -516,7 +544,31 @@ async fn a_limit_that_is_set_in_the_course_of_a_day_counts_the_mails_that_have_g
     assert!(begin(&world, &in_hand).await);
     assert_eq!(settle_one(&world, &in_hand, Outcome::Sent).await, Some(OutreachState::Sent));
     world.set(Change { daily_cap: Some(Some(5)), ..Change::default() }).await;
-    assert_eq!(take(5).await, 3);
+    assert_eq!(take(5).await, 2, "tokens that were taken stay taken, whatever came of them");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_set_while_mails_are_claimed_forgets_none_of_their_tokens() {
+    let world = World::new().await;
+    let program = world.id();
+    let take = || {
+        let db = world.db.clone();
+        async move {
+            db.transact("test.budget", |tx, _| Box::pin(budget::take(tx, program, Span::Day, 10, 1))).await.unwrap().1
+        }
+    };
+    assert_eq!(take().await, 1);
+    let mut claiming = world.database.connect().await;
+    for statement in ["BEGIN", "UPDATE send_budgets SET used = used + 5"] {
+        sqlx::raw_sql(statement).execute(&mut claiming).await.unwrap();
+    }
+    let set = world.set(Change { daily_cap: Some(Some(10)), ..Change::default() });
+    let claim = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut claiming).await.unwrap();
+    };
+    tokio::join!(set, claim);
+    assert_eq!(world.count("SELECT used::bigint FROM send_budgets").await, 6);
 }
 
 #[tokio::test]

@@ -143,6 +143,9 @@ impl Columns {
 }
 
 /// Inserts the mails whose lead has none yet and whose recipient nobody holds; returns the rows' ids.
+///
+/// A lead's own row is looked for first: at a conflict with a row that a settlement has changed and not committed yet, the insert
+/// would wait for it, while it waits for this lead's decision.
 async fn insert(connection: &mut Connection, chosen: &[&Decided<'_>]) -> Result<HashSet<Uuid>, StoreError> {
     if chosen.is_empty() {
         return Ok(HashSet::new());
@@ -167,6 +170,8 @@ async fn insert(connection: &mut Connection, chosen: &[&Decided<'_>]) -> Result<
          FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::smallint[], $7::bytea[], $8::text[], $9::int[],
                      $10::text[], $11::text[], $12::uuid[], $13::float8[])
               AS n (program_id, id, lead_id, campaign, step, recipient, message_id, version, state, reason, token, seconds)
+         WHERE coalesce((SELECT false FROM outreach o WHERE o.program_id = n.program_id AND o.lead_id = n.lead_id
+                                                        AND o.campaign = n.campaign AND o.step = n.step), true)
          ON CONFLICT DO NOTHING
          RETURNING id",
         INDEX_VERSION,
@@ -224,6 +229,8 @@ async fn follow(
            ), followed AS (
                UPDATE outreach o
                SET enrichment_version = v.version, updated_at = now(), lease_token = NULL,
+                   -- a claim of which nothing went out is no attempt
+                   attempts = CASE v.before WHEN 'connecting' THEN greatest(o.attempts - 1, 0) ELSE o.attempts END,
                    recipient_index = CASE WHEN v.wanted = 'cancelled' THEN o.recipient_index ELSE v.recipient END,
                    recipient_key = CASE WHEN v.wanted <> 'cancelled' AND v.keeps THEN o.recipient_key END,
                    message_id = CASE WHEN o.attempts = 0 THEN v.message_id ELSE o.message_id END,

@@ -10,6 +10,7 @@ use serde_json::json;
 use service::config::Document;
 use store::Db;
 use store::enrichments::{self, FoundEnriched};
+use store::outreach::budget;
 use store::outreach::reevaluate::{self, Turned};
 use store::programs::{self, Change, Changed};
 use store::reanalysis;
@@ -86,6 +87,10 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
              look at `leadmill program show {slug}`, and try again"
         ),
     };
+    if let Some(Some(limit)) = change.daily_cap {
+        // Once more: a claim that was under way has taken no token.
+        db.transact("program.count_day", |tx, _| Box::pin(budget::recount_day(tx, after.id, limit))).await?;
+    }
     show(&db, &after, args.output.json).await?;
     let progress = Progress::new();
     let mut meter = progress.meter("decided", None);
@@ -174,15 +179,16 @@ async fn analyse(
         let found = enrichments::open(db, &vault, &ids).await?;
         for lead in found.into_values() {
             let FoundEnriched::Enriched(mut lead) = lead else { continue };
-            let decided = mailer::plan::decide(&lead, before);
-            if !lead.sent {
-                preview.analysed += 1;
-                if lead.enrichment.provider == Provider::Model {
-                    preview.unknown += 1;
-                    continue;
-                }
-                lead.enrichment = analyser.analyse(&lead.lead.lead, after);
+            if lead.sent {
+                continue;
             }
+            let decided = mailer::plan::decide(&lead, before);
+            preview.analysed += 1;
+            if lead.enrichment.provider == Provider::Model {
+                preview.unknown += 1;
+                continue;
+            }
+            lead.enrichment = analyser.analyse(&lead.lead.lead, after);
             preview.turned.add(&decided, &mailer::plan::decide(&lead, after));
         }
         progress(preview.turned.decided);
