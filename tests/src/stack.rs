@@ -1,9 +1,11 @@
 //! What a scenario runs on.
 
 use std::{
+    collections::BTreeSet,
     env,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -314,12 +316,16 @@ pub fn settings() -> ProgramSettings {
     }
 }
 
-/// A port of the loopback that is free, for what must be known before it is bound. It lies below those that the kernel hands
-/// out by itself (32768 and up, as a rule), or a connection of somebody else could have it a moment later.
+/// A port of the loopback that is free, for what must be known before it is bound; nobody else in this process gets the same. It
+/// lies below those that the kernel hands out by itself (32768 and up, as a rule), or a connection of somebody else could have it
+/// a moment later.
 pub fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..1_000 {
-        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..20_000)));
-        if TcpListener::bind(address).is_ok() {
+        let port = rand::random_range(10_000..20_000);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() && given.insert(port) {
             return address;
         }
     }
