@@ -23,13 +23,15 @@ pub fn hostile(seed: u64, count: u64) -> Vec<RawProfile> {
     with_mix(seed, count, SimulationMix { hostile: 1.0, ..SimulationMix::CLEAN })
 }
 
-/// Creators whom every program may write to that relies on consent, each at an address of its own: `<label><index>@…`.
+/// Creators whom every program may write to, each at an address of its own: `<label><index>@…`.
 pub fn reachable(seed: u64, label: &str, count: u64) -> Vec<RawProfile> {
     let mut profiles = creators(seed, count);
     for (index, profile) in profiles.iter_mut().enumerate() {
         profile.email = Some(format!("{label}{index}@people.example.com"));
         profile.country = Some("US".to_owned());
         profile.location = None;
+        // It was about another address, and isn't needed there.
+        profile.forget_evidence();
         // An address in the last line of the bio would be another one of the same person.
         profile.bio = profile.bio.take().and_then(|bio| bio.lines().next().map(str::to_owned));
     }

@@ -310,7 +310,7 @@ pub fn settings() -> ProgramSettings {
         threshold: 40,
         niches: Vec::new(),
         product: "A kit for people who make things at home".to_owned(),
-        basis: Basis::Consent,
+        basis: Basis::LegitimateInterest,
         daily_cap: None,
         paused: false,
     }

@@ -107,8 +107,6 @@ const PROGRAM: &[&str] = &[
     "kim@acme.example",
     "--postal-address",
     "12 Harbour Street, Cork, Ireland",
-    "--basis",
-    "consent",
     "--threshold",
     "40",
 ];

@@ -126,8 +126,8 @@ pub struct Enrichment {
     pub notes: String,
     /// The personal part of the first mail.
     pub message: String,
-    /// Whether writing to them is compliant, as far as the profile tells. It may veto, never approve: the legal gate
-    /// has to agree.
+    /// Whether writing to them is compliant, as far as the profile tells. It may veto, never approve: the law
+    /// of their country has to agree.
     pub compliant: bool,
     /// Why.
     pub compliance_notes: String,

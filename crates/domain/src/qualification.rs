@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::{
     enrichment::Score,
-    legal::{Ruling, Verdict},
+    law::{Ruling, Verdict},
 };
 
 /// The score from which a lead qualifies, unless a program says otherwise.
@@ -27,7 +27,7 @@ pub struct Candidate {
     pub suppressed: bool,
     /// Whether there is an address to write to.
     pub has_address: bool,
-    /// What the legal gate says.
+    /// What the law of first contact says.
     pub legal: Verdict,
     /// Whether the program lacks what a lawful mail needs: sender, postal address.
     pub incomplete_sender: bool,
@@ -96,8 +96,8 @@ impl fmt::Display for Blocker {
             Self::AlreadySent => f.write_str("this mail was already sent"),
             Self::Suppressed => f.write_str("the recipient must not be written to"),
             Self::NoAddress => f.write_str("there is no e-mail address"),
-            Self::LegalDenied { rule } => write!(f, "the legal gate refuses it ({rule})"),
-            Self::LegalUnknown { rule } => write!(f, "the legal gate knows too little ({rule})"),
+            Self::LegalDenied { rule } => write!(f, "the law of their country refuses it ({rule})"),
+            Self::LegalUnknown { rule } => write!(f, "too little is known to ask the law ({rule})"),
             Self::IncompleteSender => f.write_str("the program has no sender or no postal address"),
         }
     }
@@ -154,10 +154,14 @@ pub fn qualify(candidate: &Candidate) -> Decision {
 mod tests {
     use super::*;
     use crate::{
+        law::{Contact, Law},
         lead::Country,
-        legal::{Basis, Channel, judge},
     };
     use proptest::prelude::*;
+
+    fn judge(code: Option<&str>) -> Verdict {
+        Law::current().judge(code.and_then(|code| Country::parse(code).ok()), Contact::UNKNOWN)
+    }
 
     fn good() -> Candidate {
         Candidate {
@@ -167,7 +171,7 @@ mod tests {
             sent: false,
             suppressed: false,
             has_address: true,
-            legal: judge(Country::parse("US").ok(), Basis::LegitimateInterest, Channel::Email),
+            legal: judge(Some("US")),
             incomplete_sender: false,
         }
     }
@@ -185,7 +189,7 @@ mod tests {
             sent: true,
             suppressed: true,
             has_address: false,
-            legal: judge(None, Basis::LegitimateInterest, Channel::Email),
+            legal: judge(None),
             incomplete_sender: true,
             ..good()
         };
@@ -199,7 +203,7 @@ mod tests {
                 "already_sent",
                 "suppressed",
                 "no_address",
-                "legal_unknown:v1/email/unknown-country",
+                "legal_unknown:v2/email/unknown-country",
                 "incomplete_sender"
             ]
         );
@@ -207,9 +211,9 @@ mod tests {
 
     #[test]
     fn an_unknown_country_holds_and_a_refusing_one_declines() {
-        let unknown = Candidate { legal: judge(None, Basis::LegitimateInterest, Channel::Email), ..good() };
+        let unknown = Candidate { legal: judge(None), ..good() };
         assert!(matches!(qualify(&unknown), Decision::Hold(_)));
-        let german = judge(Country::parse("DE").ok(), Basis::LegitimateInterest, Channel::Email);
+        let german = judge(Some("DE"));
         assert!(matches!(qualify(&Candidate { legal: german, ..good() }), Decision::Decline(_)));
     }
 
@@ -220,7 +224,7 @@ mod tests {
             has_address: bool, incomplete_sender: bool,
             country in proptest::option::of("[A-Z]{2}"),
         ) {
-            let legal = judge(country.and_then(|code| Country::parse(&code).ok()), Basis::LegitimateInterest, Channel::Email);
+            let legal = judge(country.as_deref());
             let allowed = legal.ruling == Ruling::Allow;
             let candidate = Candidate {
                 score: Score::new(score).unwrap(), threshold, compliant, sent, suppressed, has_address, legal,

@@ -15,6 +15,7 @@ use vault::{Column, Sealed, Vault};
 
 use crate::{
     Connection, Db, StoreError,
+    contact_evidence::Shown,
     leads::{self, OpenLead},
     reanalysis,
 };
@@ -220,6 +221,8 @@ pub struct EnrichedLead {
     pub sent: bool,
     /// Whether the address is suppressed.
     pub suppressed: bool,
+    /// What shows that the address may be written to.
+    pub shown: Shown,
 }
 
 /// What there is behind an id.
@@ -286,6 +289,10 @@ struct Row {
     decided_version: Option<i32>,
     sent: bool,
     suppressed: bool,
+    consented: bool,
+    holds: bool,
+    consent_until: Option<OffsetDateTime>,
+    published: bool,
 }
 
 async fn select(connection: &mut Connection, ids: &[(ProgramId, LeadId)]) -> Result<Vec<Row>, StoreError> {
@@ -296,10 +303,18 @@ async fn select(connection: &mut Connection, ids: &[(ProgramId, LeadId)]) -> Res
                   e.ai_confidence, e.provider, e.fallback_reason, e.enrichment_version, e.lead_revision,
                   e.decided_version, e.sent,
                   EXISTS (SELECT FROM suppressions s
-                          WHERE s.program_id = l.program_id AND s.recipient_index = l.email_index) AS "suppressed!"
+                          WHERE s.program_id = l.program_id AND s.recipient_index = l.email_index) AS "suppressed!",
+                  c.consented AS "consented!", c.holds AS "holds!", c.consent_until, c.published AS "published!"
            FROM UNNEST($1::uuid[], $2::uuid[]) AS w (program_id, lead_id)
            JOIN enriched_leads e USING (program_id, lead_id)
-           JOIN leads l ON l.program_id = e.program_id AND l.id = e.lead_id"#,
+           JOIN leads l ON l.program_id = e.program_id AND l.id = e.lead_id
+           CROSS JOIN LATERAL (SELECT coalesce(bool_or(kind = 1), false) AS consented,
+                                      coalesce(bool_or(kind = 1 AND coalesce(expires_at > now(), true)), false) AS holds,
+                                      max(expires_at) FILTER (WHERE kind = 1) AS consent_until,
+                                      coalesce(bool_or(kind = 2), false) AS published
+                               FROM contact_evidence
+                               WHERE program_id = e.program_id AND lead_id = e.lead_id
+                                 AND recipient_index = l.email_index OFFSET 0) c"#,
         &programs,
         &leads,
     )
@@ -347,6 +362,7 @@ impl Row {
             decided_version: self.decided_version,
             sent: self.sent,
             suppressed: self.suppressed,
+            shown: Shown::new(self.consented, self.consent_until, self.holds, self.published),
         })
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use domain::{
     event::TraceContext,
     id::{LeadId, RunId},
-    lead::Profile,
+    submission::Submission,
 };
 use time::OffsetDateTime;
 use vault::Vault;
@@ -41,8 +41,8 @@ pub enum Dedupe {
 pub struct IntakeBatch {
     /// The run that it belongs to; see [`runs::start`](crate::runs::start).
     pub run_id: RunId,
-    /// The profiles, at most [`MAX_BATCH`].
-    pub items: Vec<Profile>,
+    /// The profiles, at most [`MAX_BATCH`], with their origin and evidence.
+    pub items: Vec<Submission>,
     /// The refused rows.
     pub rejects: Vec<Reject>,
     /// What to do with known leads.

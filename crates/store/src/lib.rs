@@ -20,6 +20,7 @@ mod unreadable;
 pub mod analysis_claims;
 pub mod api_keys;
 pub mod captured;
+pub mod contact_evidence;
 pub mod enrichments;
 pub mod intake;
 pub mod jobs;

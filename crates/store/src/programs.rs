@@ -17,8 +17,7 @@ use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use vault::{ProgramKeys, Vault};
 
-pub(crate) use self::change::LAW_VERSION;
-pub use self::change::{Change, Changed, Version, by_slug_with_version, set};
+pub use self::change::{Change, Changed, Version, by_slug_with_version, law_version, set};
 use crate::{Connection, Db, StoreError, unreadable};
 
 /// A program with its keys unwrapped.

@@ -1,7 +1,11 @@
 //! Collection runs: how an import, a simulation or a stretch of HTTP ingest went.
 
-use domain::id::{ProgramId, RunId};
+use domain::{
+    id::{ProgramId, RunId},
+    text,
+};
 use time::OffsetDateTime;
+use vault::{Column, ProgramKeys};
 
 use crate::{Connection, StoreError};
 
@@ -75,6 +79,39 @@ pub async fn start(
         kind.name(),
         source_digest.map(<[u8; 32]>::as_slice),
         now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What all leads of a run have in common about where they come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file's name.
+    pub file_name: Option<String>,
+    /// The terms under which the data may be used, as the operator names them.
+    pub terms: Option<String>,
+}
+
+/// The most characters of a run's terms, and of its file's name.
+pub const ORIGIN_CHARS: usize = 500;
+
+/// Records where the leads of a run come from.
+pub async fn describe(
+    connection: &mut Connection,
+    keys: &ProgramKeys,
+    run: RunId,
+    origin: &Origin,
+) -> Result<(), StoreError> {
+    let cut = |text: &String| text::single_line(text, ORIGIN_CHARS);
+    let sealed = |name: String| keys.rejects().seal_row(Column::RunFileName, run.as_uuid(), name.as_bytes());
+    sqlx::query!(
+        "UPDATE collection_runs SET file_name = $3, terms = $4 WHERE program_id = $1 AND id = $2",
+        keys.program().as_uuid(),
+        run.as_uuid(),
+        origin.file_name.as_ref().and_then(cut).map(sealed),
+        origin.terms.as_ref().and_then(cut),
     )
     .execute(connection)
     .await?;

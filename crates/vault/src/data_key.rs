@@ -40,6 +40,10 @@ pub enum Column {
     ServerReply,
     /// `rejected_leads.raw`
     RejectedRow,
+    /// `contact_evidence.evidence`: what shows that a lead may be written to
+    ContactEvidence,
+    /// `collection_runs.file_name`
+    RunFileName,
 }
 
 impl Column {
@@ -58,6 +62,8 @@ impl Column {
             Self::CapturedMail => "captured_mails.mail",
             Self::ServerReply => "outreach.reply",
             Self::RejectedRow => "rejected_leads.raw",
+            Self::ContactEvidence => "contact_evidence.evidence",
+            Self::RunFileName => "collection_runs.file_name",
         }
     }
 

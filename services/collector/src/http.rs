@@ -28,7 +28,7 @@ use store::{
     StoreError, api_keys,
     intake::{Accepted, Dedupe, IdempotencyKey, IntakeBatch, accept},
     programs::{Directory, OpenProgram},
-    runs::RunKind,
+    runs::{Origin, RunKind},
 };
 use tokio::sync::Mutex;
 use tracing::{Instrument, error, info_span, warn};
@@ -122,6 +122,7 @@ impl Ingest {
             source_digest: [0; 32],
             default_source: None,
             dedupe: Dedupe::Skip,
+            origin: Origin::default(),
         };
         self.shared.intake.start(&run).await.map_err(|error| {
             warn!(run.id = %run.id, error = chain(&error), "a run could not be begun");
@@ -203,7 +204,8 @@ async fn take_leads(
         drop(body);
         let idempotency = key_hash.map(|key_hash| IdempotencyKey { key_hash, request_hash: body_hash });
         let run = ingest.run(&program).await?;
-        ingest.store(run, verdicts::judge(inputs, body_hash), idempotency).await
+        let now = ingest.shared.intake.clock.now();
+        ingest.store(run, verdicts::judge(inputs, body_hash, now), idempotency).await
     }
     .instrument(span)
     .await

@@ -6,7 +6,7 @@ use domain::id::RunId;
 use store::{
     intake::Dedupe,
     programs::OpenProgram,
-    runs::{Counts, RunKind},
+    runs::{Counts, Origin, RunKind},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,11 +25,13 @@ pub struct ImportOptions {
     pub file: FileOptions,
     /// What to do with known leads.
     pub dedupe: Dedupe,
+    /// The terms under which the data may be used.
+    pub terms: Option<String>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { file: FileOptions::default(), dedupe: Dedupe::Skip }
+        Self { file: FileOptions::default(), dedupe: Dedupe::Skip, terms: None }
     }
 }
 
@@ -46,6 +48,7 @@ pub async fn import_file(
     progress: impl FnMut(&Counts),
 ) -> Result<Summary, CollectError> {
     let run_id = RunId::generate();
+    let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let (path, file_options) = (path.to_owned(), options.file.clone());
     let source = tokio::task::spawn_blocking(move || FileSource::open(&path, &file_options))
         .await
@@ -57,6 +60,7 @@ pub async fn import_file(
         source_digest: source.digest(),
         default_source: options.file.source.clone(),
         dedupe: options.dedupe,
+        origin: Origin { file_name, terms: options.terms.clone() },
     };
     intake.take_all(&run, feed(source, PAGES_WAITING), cancel, progress).await
 }

@@ -15,7 +15,7 @@ use store::{
     intake::{Dedupe, IntakeBatch, accept},
     programs::OpenProgram,
     rejects::Reject,
-    runs::{self, Counts, RunKind},
+    runs::{self, Counts, Origin, RunKind},
 };
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,8 @@ pub struct Run {
     pub default_source: Option<SourceName>,
     /// What to do with known leads.
     pub dedupe: Dedupe,
+    /// Where all of its leads come from.
+    pub origin: Origin,
 }
 
 /// How a run went.
@@ -125,11 +127,14 @@ impl Intake {
     /// Records that a run begins.
     pub async fn start(&self, run: &Run) -> Result<(), CollectError> {
         let (program, id, kind, digest) = (run.program.program.id, run.id, run.kind, run.source_digest);
-        let now = self.clock.now();
+        let (keys, origin, now) = (&run.program.keys, &run.origin, self.clock.now());
         let started = self
             .db
             .transact("run.start", |tx, _| {
-                Box::pin(async move { runs::start(tx, program, id, kind, Some(&digest), now).await })
+                Box::pin(async move {
+                    runs::start(tx, program, id, kind, Some(&digest), now).await?;
+                    if *origin == Origin::default() { Ok(()) } else { runs::describe(tx, keys, id, origin).await }
+                })
             })
             .await;
         started.map_err(|source| CollectError::Store { run: id, source })
@@ -235,10 +240,11 @@ impl Intake {
     fn batch(&self, run: &Run, page: Vec<Row>, likely_new: bool) -> IntakeBatch {
         let mut items = Vec::with_capacity(page.len());
         let mut rejects = Vec::new();
+        let now = self.clock.now();
         for row in page {
             match row {
-                Row::Profile(raw) => match validate(&raw, run.default_source.as_ref()) {
-                    Ok(profile) => items.push(profile),
+                Row::Profile(raw) => match validate(&raw, run.default_source.as_ref(), now) {
+                    Ok(submission) => items.push(submission),
                     Err(refusal) => rejects.push(Reject {
                         source_digest: run.source_digest,
                         line: raw.line,
@@ -259,16 +265,7 @@ impl Intake {
             }
         }
         let trace = pipeline::current_trace();
-        IntakeBatch {
-            run_id: run.id,
-            items,
-            rejects,
-            dedupe: run.dedupe,
-            likely_new,
-            trace,
-            now: self.clock.now(),
-            idempotency: None,
-        }
+        IntakeBatch { run_id: run.id, items, rejects, dedupe: run.dedupe, likely_new, trace, now, idempotency: None }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod contact;
 pub mod count;
 pub mod country;
+pub mod instant;
 pub mod network;
 
 /// A value, unless it is one of the words with which exports say that there is none.

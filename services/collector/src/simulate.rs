@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use store::{
     intake::Dedupe,
     programs::OpenProgram,
-    runs::{Counts, RunKind},
+    runs::{Counts, Origin, RunKind},
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,7 @@ pub async fn simulate(
         source_digest: Sha256::digest(format!("simulation {seed} {mix:?}")).into(),
         default_source: None,
         dedupe: Dedupe::Skip,
+        origin: Origin { file_name: None, terms: Some("simulated leads, who are nobody".to_owned()) },
     };
     let pages = match rate {
         None => feed(SimulatedSource::new(seed, count, mix), PAGES_WAITING),

@@ -49,11 +49,23 @@ pub enum Field {
     Location,
     /// The country, as a name or a code.
     Country,
+    /// Where consent to be written to was given.
+    ConsentSource,
+    /// The words that were agreed to.
+    ConsentWording,
+    /// When the consent was given.
+    ConsentAt,
+    /// From when on the consent does not hold any more.
+    ConsentExpiresAt,
+    /// The page where the e-mail address is published for business.
+    AddressSourceUrl,
+    /// When it was seen there.
+    AddressSeenAt,
 }
 
 impl Field {
     /// Every field.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Source,
         Self::Username,
         Self::Name,
@@ -64,6 +76,22 @@ impl Field {
         Self::Verified,
         Self::Location,
         Self::Country,
+        Self::ConsentSource,
+        Self::ConsentWording,
+        Self::ConsentAt,
+        Self::ConsentExpiresAt,
+        Self::AddressSourceUrl,
+        Self::AddressSeenAt,
+    ];
+
+    /// What shows that they may be written to.
+    pub const EVIDENCE: [Self; 6] = [
+        Self::ConsentSource,
+        Self::ConsentWording,
+        Self::ConsentAt,
+        Self::ConsentExpiresAt,
+        Self::AddressSourceUrl,
+        Self::AddressSeenAt,
     ];
 
     /// The field's name, as `--map` takes it and rejects give it.
@@ -79,6 +107,12 @@ impl Field {
             Self::Verified => "verified",
             Self::Location => "location",
             Self::Country => "country",
+            Self::ConsentSource => "consent_source",
+            Self::ConsentWording => "consent_wording",
+            Self::ConsentAt => "consent_at",
+            Self::ConsentExpiresAt => "consent_expires_at",
+            Self::AddressSourceUrl => "address_source_url",
+            Self::AddressSeenAt => "address_seen_at",
         }
     }
 
@@ -115,6 +149,18 @@ pub struct RawProfile {
     pub location: Option<String>,
     /// The country, as a name or a code.
     pub country: Option<String>,
+    /// Where consent to be written to was given.
+    pub consent_source: Option<String>,
+    /// The words that were agreed to.
+    pub consent_wording: Option<String>,
+    /// When the consent was given.
+    pub consent_at: Option<String>,
+    /// From when on the consent does not hold any more.
+    pub consent_expires_at: Option<String>,
+    /// The page where the e-mail address is published for business.
+    pub address_source_url: Option<String>,
+    /// When it was seen there.
+    pub address_seen_at: Option<String>,
 }
 
 impl RawProfile {
@@ -131,6 +177,12 @@ impl RawProfile {
             Field::Verified => &mut self.verified,
             Field::Location => &mut self.location,
             Field::Country => &mut self.country,
+            Field::ConsentSource => &mut self.consent_source,
+            Field::ConsentWording => &mut self.consent_wording,
+            Field::ConsentAt => &mut self.consent_at,
+            Field::ConsentExpiresAt => &mut self.consent_expires_at,
+            Field::AddressSourceUrl => &mut self.address_source_url,
+            Field::AddressSeenAt => &mut self.address_seen_at,
         }
     }
 
@@ -147,8 +199,21 @@ impl RawProfile {
             Field::Verified => &self.verified,
             Field::Location => &self.location,
             Field::Country => &self.country,
+            Field::ConsentSource => &self.consent_source,
+            Field::ConsentWording => &self.consent_wording,
+            Field::ConsentAt => &self.consent_at,
+            Field::ConsentExpiresAt => &self.consent_expires_at,
+            Field::AddressSourceUrl => &self.address_source_url,
+            Field::AddressSeenAt => &self.address_seen_at,
         }
         .as_deref()
+    }
+
+    /// Leaves out what shows that they may be written to, which is about one address.
+    pub fn forget_evidence(&mut self) {
+        for field in Field::EVIDENCE {
+            *self.slot(field) = None;
+        }
     }
 }
 

@@ -3,14 +3,18 @@
 //! A profile needs a source, a user name and a way to make contact: an e-mail address (its own column's, or one in the
 //! bio) or a profile URL. A URL that is only made up from source and user name completes a profile, but isn't a contact.
 
+mod evidence;
+
 use domain::{
     email::EmailAddress,
     handle::Handle,
     lead::{BIO_CHARS, LOCATION_CHARS, NAME_CHARS, Profile, SourceName},
     profile_url::ProfileUrl,
     reject::{Defect, RejectReason},
+    submission::{CountrySource, Submission},
     text,
 };
+use time::OffsetDateTime;
 
 use crate::{
     normalise::{contact, count, country, is_yes, network, present},
@@ -28,8 +32,12 @@ pub struct Refusal {
     pub email: Option<EmailAddress>,
 }
 
-/// Normalises and validates a row; `default_source` is the network of rows that name none.
-pub fn validate(raw: &RawProfile, default_source: Option<&SourceName>) -> Result<Profile, Box<Refusal>> {
+/// Normalises and validates a row; `default_source` is the network of rows that name none. Evidence must hold at `now`.
+pub fn validate(
+    raw: &RawProfile,
+    default_source: Option<&SourceName>,
+    now: OffsetDateTime,
+) -> Result<Submission, Box<Refusal>> {
     let mut defects = Defects::default();
     let bio = raw.bio.as_deref().and_then(|bio| text::multi_line(bio, BIO_CHARS));
     let url = profile_url(raw, &mut defects);
@@ -49,17 +57,18 @@ pub fn validate(raw: &RawProfile, default_source: Option<&SourceName>) -> Result
     if email.is_none() && url.is_none() && !gave_contact {
         defects.missing("contact", "there is neither an e-mail address nor a profile URL");
     }
+    let evidence = evidence::evidence(raw, email.as_ref(), now, &mut defects);
     let (Some(source), Some(username), None) = (source, &username, &defects.first) else {
         return Err(Box::new(Refusal { defect: defects.into_one(), username, email }));
     };
     let location = raw.location.as_deref().and_then(present).and_then(|place| text::single_line(place, LOCATION_CHARS));
-    let country = raw
-        .country
-        .as_deref()
-        .and_then(present)
-        .and_then(country::named)
-        .or_else(|| location.as_deref().and_then(country::in_location));
-    Ok(Profile {
+    let stated = raw.country.as_deref().and_then(present).and_then(country::named);
+    let (country, country_source) = match (stated, location.as_deref().and_then(country::in_location)) {
+        (Some(country), _) => (Some(country), Some(CountrySource::Stated)),
+        (None, Some(country)) => (Some(country), Some(CountrySource::Location)),
+        (None, None) => (None, None),
+    };
+    let profile = Profile {
         name: raw.name.as_deref().and_then(|name| text::single_line(name, NAME_CHARS)),
         email,
         profile_url: url.map(network::canonical).or_else(|| network::profile_url(&source, username)),
@@ -70,7 +79,8 @@ pub fn validate(raw: &RawProfile, default_source: Option<&SourceName>) -> Result
         country,
         username: username.clone(),
         source,
-    })
+    };
+    Ok(Submission { profile, line: raw.line, country_source, evidence })
 }
 
 /// The first defect, and the fields of the others.
@@ -164,7 +174,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn raw(pairs: &[(&str, &str)]) -> RawProfile {
+    const NOW: OffsetDateTime = time::macros::datetime!(2026-11-29 12:00 UTC);
+
+    pub(super) fn raw(pairs: &[(&str, &str)]) -> RawProfile {
         let mut raw = RawProfile::default();
         for (field, value) in pairs {
             *raw.slot(crate::source::Field::by_name(field).unwrap()) = Some((*value).to_owned());
@@ -173,7 +185,7 @@ mod tests {
     }
 
     fn refused(pairs: &[(&str, &str)]) -> (RejectReason, String, String) {
-        let defect = validate(&raw(pairs), None).unwrap_err().defect;
+        let defect = validate(&raw(pairs), None, NOW).unwrap_err().defect;
         (defect.reason, defect.field, defect.detail)
     }
 
@@ -191,8 +203,11 @@ mod tests {
                 ("location", "Austin, TX"),
             ]),
             None,
+            NOW,
         )
         .unwrap();
+        assert_eq!(profile.country_source, Some(CountrySource::Location));
+        let profile = profile.profile;
         assert_eq!(profile.source.as_str(), "instagram");
         assert_eq!(profile.username.as_str(), "Ann.Bakes");
         assert_eq!(profile.name.as_deref(), Some("Ann Bcc: x@example.com"));
@@ -209,7 +224,7 @@ mod tests {
         for pair in
             [("profile_url", "https://www.tiktok.com/@ann?lang=de"), ("username", "https://www.tiktok.com/@ann")]
         {
-            let profile = validate(&raw(&[pair]), None).unwrap();
+            let profile = validate(&raw(&[pair]), None, NOW).unwrap().profile;
             assert_eq!((profile.source.as_str(), profile.username.as_str()), ("tiktok", "ann"));
             assert_eq!(profile.profile_url.unwrap().as_str(), "https://tiktok.com/@ann");
         }
@@ -218,8 +233,8 @@ mod tests {
     #[test]
     fn an_address_in_the_bio_is_a_contact() {
         let profile =
-            validate(&raw(&[("source", "x"), ("username", "ann"), ("bio", "ann (at) example dot com")]), None);
-        assert_eq!(profile.unwrap().email.unwrap().as_str(), "ann@example.com");
+            validate(&raw(&[("source", "x"), ("username", "ann"), ("bio", "ann (at) example dot com")]), None, NOW);
+        assert_eq!(profile.unwrap().profile.email.unwrap().as_str(), "ann@example.com");
     }
 
     #[test]
@@ -259,14 +274,16 @@ mod tests {
 
     #[test]
     fn a_refused_row_can_be_found_by_its_handle() {
-        let refusal = validate(&raw(&[("source", "x"), ("username", "ann"), ("email", "no")]), None).unwrap_err();
+        let refusal = validate(&raw(&[("source", "x"), ("username", "ann"), ("email", "no")]), None, NOW).unwrap_err();
         assert_eq!(refusal.username.unwrap().as_str(), "ann");
     }
 
     #[test]
     fn the_default_source_gives_way_to_what_the_row_tells() {
         let default = SourceName::parse("instagram").unwrap();
-        let of = |pairs: &[(&str, &str)]| validate(&raw(pairs), Some(&default)).unwrap().source.as_str().to_owned();
+        let of = |pairs: &[(&str, &str)]| {
+            validate(&raw(pairs), Some(&default), NOW).unwrap().profile.source.as_str().to_owned()
+        };
         assert_eq!(of(&[("username", "ann"), ("email", "a@example.com")]), "instagram");
         assert_eq!(of(&[("profile_url", "tiktok.com/@ann")]), "tiktok");
         assert_eq!(of(&[("source", "x"), ("profile_url", "tiktok.com/@ann")]), "x");
@@ -274,12 +291,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_row_is_too_strange(values in prop::collection::vec(prop::option::of("\\PC{0,40}"), 10)) {
+        fn no_row_is_too_strange(values in prop::collection::vec(prop::option::of("\\PC{0,40}"), crate::source::Field::ALL.len())) {
             let mut raw = RawProfile::default();
             for (field, value) in crate::source::Field::ALL.into_iter().zip(values) {
                 *raw.slot(field) = value;
             }
-            if let Ok(profile) = validate(&raw, None) {
+            if let Ok(Submission { profile, .. }) = validate(&raw, None, NOW) {
                 prop_assert!(profile.email.is_some() || profile.profile_url.is_some());
                 prop_assert!(profile.name.is_none_or(|name| !name.contains(['\r', '\n'])));
             }

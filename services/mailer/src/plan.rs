@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use domain::{
     event::{Envelope, Queue, TraceContext},
     id::{LeadId, LeaseToken, OutreachId, ProgramId},
-    legal::{Channel, judge},
+    law::{Contact, Law, is_relevant},
     outreach::{CampaignStep, message_id},
     program::Program,
     qualification::{Candidate, Decision, qualify},
@@ -68,6 +68,8 @@ pub struct Decided {
 pub fn decide(lead: &EnrichedLead, program: &Program) -> Decision {
     let settings = &program.settings;
     let profile = &lead.lead.lead.profile;
+    let relevant = is_relevant(&lead.enrichment.niche, &settings.niches);
+    let contact = Contact { consent: lead.shown.consent, address: lead.shown.address, relevant };
     qualify(&Candidate {
         score: lead.enrichment.score,
         threshold: settings.threshold,
@@ -75,7 +77,7 @@ pub fn decide(lead: &EnrichedLead, program: &Program) -> Decision {
         sent: lead.sent,
         suppressed: lead.suppressed,
         has_address: profile.email.is_some(),
-        legal: judge(profile.country, settings.basis, Channel::Email),
+        legal: Law::current().judge(profile.country, contact),
         incomplete_sender: !settings.can_send(),
     })
 }

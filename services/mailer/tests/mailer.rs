@@ -55,7 +55,7 @@ async fn qualified_leads_get_exactly_one_mail_each_and_everybody_else_none() {
     let (_, events) = world.enrich(&creators).await;
     let replica = world.start_smtp(&server, &[]);
     world.wait_for_decisions().await;
-    world.wait_for_states("held:duplicate_recipient=1 held:legal_unknown:v1/email/unknown-country=1 sent=20").await;
+    world.wait_for_states("held:duplicate_recipient=1 held:legal_unknown:v2/email/unknown-country=1 sent=20").await;
 
     // Told once more, nothing changes.
     world.tell_again(&events).await;
@@ -63,7 +63,7 @@ async fn qualified_leads_get_exactly_one_mail_each_and_everybody_else_none() {
     replica.stop().await;
     assert_eq!(
         world.states().await,
-        "held:duplicate_recipient=1 held:legal_unknown:v1/email/unknown-country=1 sent=20"
+        "held:duplicate_recipient=1 held:legal_unknown:v2/email/unknown-country=1 sent=20"
     );
 
     let messages = server.messages();
@@ -97,7 +97,7 @@ async fn qualified_leads_get_exactly_one_mail_each_and_everybody_else_none() {
         .await;
     assert_eq!(
         reasons,
-        "legal_denied:v1/email/de/legitimate_interest legal_unknown:v1/email/unknown-country no_address not_compliant \
+        "legal_denied:v2/email/de/opt_in/no_consent legal_unknown:v2/email/unknown-country no_address not_compliant \
          score_below_threshold:69<70 suppressed"
     );
     world.cleanup().await;

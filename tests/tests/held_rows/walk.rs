@@ -152,7 +152,7 @@ impl Walk {
     async fn take_in(&self, profile: Profile, dedupe: Dedupe) -> Accepted {
         let batch = IntakeBatch {
             run_id: self.run,
-            items: vec![profile],
+            items: vec![profile.into()],
             rejects: Vec::new(),
             dedupe,
             likely_new: false,

@@ -1,6 +1,6 @@
 //! Profiles as columns: what a statement takes in one go.
 
-use domain::{id::LeadId, lead::Profile};
+use domain::{id::LeadId, lead::Profile, submission::CountrySource};
 use uuid::Uuid;
 use vault::BlindIndex;
 
@@ -21,16 +21,25 @@ pub(super) struct Columns {
     pub(super) locations: Vec<Option<Vec<u8>>>,
     pub(super) countries: Vec<Option<String>>,
     pub(super) email_indexes: Vec<Option<Vec<u8>>>,
+    /// How the country was found out; none where the submission says nothing about it.
+    pub(super) country_sources: Vec<Option<i16>>,
     /// Of new leads only.
     pub(super) sources: Vec<String>,
     pub(super) username_indexes: Vec<Vec<u8>>,
     pub(super) wrapped_keys: Vec<Vec<u8>>,
+    pub(super) lines: Vec<i64>,
     /// Of changed leads only: the revision that is replaced.
     pub(super) revisions: Vec<i32>,
 }
 
 impl Columns {
-    pub(super) fn push(&mut self, id: LeadId, profile: &Profile, sealed: SealedProfile) {
+    pub(super) fn push(
+        &mut self,
+        id: LeadId,
+        profile: &Profile,
+        country_source: Option<CountrySource>,
+        sealed: SealedProfile,
+    ) {
         self.ids.push(id.as_uuid());
         self.names.push(sealed.name);
         self.usernames.push(sealed.username);
@@ -42,13 +51,15 @@ impl Columns {
         self.locations.push(sealed.location);
         self.countries.push(profile.country.map(|country| country.as_str().to_owned()));
         self.email_indexes.push(sealed.email_index.map(BlindIndex::to_vec));
+        self.country_sources.push(country_source.map(CountrySource::code));
     }
 
     /// After [`Columns::push`], for a new lead.
-    pub(super) fn push_new(&mut self, (source, username): LeadKey<'_>, wrapped_key: Vec<u8>) {
+    pub(super) fn push_new(&mut self, (source, username): LeadKey<'_>, line: u64, wrapped_key: Vec<u8>) {
         self.sources.push(source.to_owned());
         self.username_indexes.push(username.to_vec());
         self.wrapped_keys.push(wrapped_key);
+        self.lines.push(i64::try_from(line).unwrap_or(i64::MAX));
     }
 
     /// After [`Columns::push`], for a changed lead.

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use domain::{
     id::{LeadId, ProgramId},
     lead::Profile,
+    submission::Submission,
 };
 use vault::{BlindIndex, DataKey, Vault};
 
 use super::{Accepted, Dedupe, IntakeBatch, columns::Columns};
 use crate::{
     Db, StoreError,
+    contact_evidence::{self, SealedEvidence, StoredEvidence},
     leads::{self, Found, OpenLead, SealedProfile},
     programs::OpenProgram,
     rejects::SealedReject,
@@ -23,8 +25,8 @@ pub(super) type LeadKey<'b> = (&'b str, BlindIndex);
 pub(super) struct Plan<'b> {
     pub(super) program: ProgramId,
     pub(super) batch: &'b IntakeBatch,
-    /// Per distinct lead, in key order: what identifies it, and its profile.
-    pub(super) distinct: Vec<(LeadKey<'b>, &'b Profile)>,
+    /// Per distinct lead, in key order: what identifies it, and what came in about it.
+    pub(super) distinct: Vec<(LeadKey<'b>, &'b Submission)>,
     /// Per profile of the batch: its lead's place in `distinct`, and whether it is the first of them.
     pub(super) places: Vec<(usize, bool)>,
     pub(super) rejects: Vec<SealedReject>,
@@ -36,6 +38,8 @@ pub(super) struct Writes {
     pub(super) leads: Vec<Write>,
     pub(super) inserts: Columns,
     pub(super) updates: Columns,
+    /// New evidence about the leads of both.
+    pub(super) evidence: Vec<SealedEvidence>,
 }
 
 /// What becomes of a lead when everything is written.
@@ -50,8 +54,8 @@ pub(super) struct Write {
 pub(super) enum Known {
     /// One that stays as it is.
     Closed(LeadId),
-    /// One that may be updated.
-    Open(LeadId, Box<OpenLead>),
+    /// One that may be updated, with what is known already of the kind of evidence that came in.
+    Open(LeadId, Box<OpenLead>, Vec<StoredEvidence>),
     /// One whose person was erased.
     Erased,
 }
@@ -61,12 +65,12 @@ impl<'b> Plan<'b> {
         let keys: Vec<LeadKey<'b>> = batch
             .items
             .iter()
-            .map(|profile| (profile.source.as_str(), program.keys.username_index(&profile.username)))
+            .map(|item| (item.profile.source.as_str(), program.keys.username_index(&item.profile.username)))
             .collect();
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by(|a, b| keys[*a].cmp(&keys[*b]).then(a.cmp(b)));
         let mut places = vec![(0, false); keys.len()];
-        let mut distinct: Vec<(LeadKey<'b>, &'b Profile)> = Vec::with_capacity(keys.len());
+        let mut distinct: Vec<(LeadKey<'b>, &'b Submission)> = Vec::with_capacity(keys.len());
         for index in order {
             let first = distinct.last().is_none_or(|(last, _)| *last != keys[index]);
             if first {
@@ -109,10 +113,13 @@ impl<'b> Plan<'b> {
                 })
             })
             .await?;
-        let mut open = HashMap::new();
+        let (mut open, mut evidence) = (HashMap::new(), HashMap::new());
         if self.batch.dedupe == Dedupe::Update {
             let wanted: Vec<_> = ids.iter().map(|(_, id, _)| (self.program, *id)).collect();
             open = leads::open(db, vault, &wanted).await?;
+            let with_evidence = ids.iter().filter(|(place, ..)| !self.distinct[*place].1.evidence.is_empty());
+            let wanted: Vec<_> = with_evidence.map(|(_, id, _)| (self.program, *id)).collect();
+            evidence = contact_evidence::of(db, &wanted, &open).await?;
         }
         Ok(ids
             .into_iter()
@@ -121,7 +128,9 @@ impl<'b> Plan<'b> {
                 // updated either, and stays as it is.
                 None if !erased => Some((place, Known::Closed(id))),
                 Some(Found::Unreadable(_)) => Some((place, Known::Closed(id))),
-                Some(Found::Lead(lead)) => Some((place, Known::Open(id, lead))),
+                Some(Found::Lead(lead)) => {
+                    Some((place, Known::Open(id, lead, evidence.remove(&id).unwrap_or_default())))
+                }
                 None | Some(Found::Erased) => Some((place, Known::Erased)),
                 Some(Found::Unknown) => None,
             })
@@ -131,29 +140,37 @@ impl<'b> Plan<'b> {
     /// What is to be written.
     pub(super) fn seal(&self, vault: &Vault, program: &OpenProgram, known: &HashMap<usize, Known>) -> Writes {
         let email_index = |profile: &Profile| profile.email.as_ref().map(|email| program.keys.email_index(email));
-        let (mut inserts, mut updates) = (Columns::default(), Columns::default());
-        let leads = self.distinct.iter().enumerate().map(|(place, (key, profile))| match known.get(&place) {
+        let (mut inserts, mut updates, mut evidence) = (Columns::default(), Columns::default(), Vec::new());
+        let leads = self.distinct.iter().enumerate().map(|(place, (key, item))| match known.get(&place) {
             None => {
-                let id = LeadId::generate();
+                let (id, profile) = (LeadId::generate(), &item.profile);
                 let data_key = DataKey::generate(self.program);
-                inserts.push(id, profile, SealedProfile::seal(profile, id, &data_key, email_index(profile)));
-                inserts.push_new(*key, vault.wrap_lead_key(self.program, id, &data_key));
+                let recipient = email_index(profile);
+                let sealed = SealedProfile::seal(profile, id, &data_key, recipient);
+                inserts.push(id, profile, item.country_source, sealed);
+                inserts.push_new(*key, item.line, vault.wrap_lead_key(self.program, id, &data_key));
+                evidence.extend(SealedEvidence::of_new(item, id, &data_key, recipient));
                 Write { accepted: Accepted::New(id), revision: 1 }
             }
             Some(Known::Erased) => Write { accepted: Accepted::Erased, revision: 0 },
             Some(Known::Closed(id)) => Write { accepted: Accepted::Duplicate(*id), revision: 0 },
-            Some(Known::Open(id, lead)) => {
-                let merged = merge(&lead.lead.profile, profile);
-                if merged == lead.lead.profile {
+            Some(Known::Open(id, lead, stored)) => {
+                let merged = merge(&lead.lead.profile, &item.profile);
+                let recipient = email_index(&merged);
+                let shown = SealedEvidence::of_known(item, *id, &lead.key, recipient, stored);
+                if merged == lead.lead.profile && shown.is_empty() {
                     return Write { accepted: Accepted::Duplicate(*id), revision: 0 };
                 }
-                updates.push(*id, &merged, SealedProfile::seal(&merged, *id, &lead.key, email_index(&merged)));
+                evidence.extend(shown);
+                let sealed = SealedProfile::seal(&merged, *id, &lead.key, recipient);
+                let country_source = item.profile.country.and(item.country_source);
+                updates.push(*id, &merged, country_source, sealed);
                 updates.push_changed(lead.lead.revision);
                 Write { accepted: Accepted::Updated(*id), revision: lead.lead.revision + 1 }
             }
         });
         let leads = leads.collect();
-        Writes { leads, inserts, updates }
+        Writes { leads, inserts, updates, evidence }
     }
 
     fn key_columns(&self) -> (Vec<String>, Vec<Vec<u8>>) {

@@ -12,7 +12,7 @@ use super::{
     plan::{Plan, Writes},
 };
 use crate::{
-    Connection, StoreError, leads, outbox, rejects,
+    Connection, StoreError, contact_evidence, leads, outbox, rejects,
     runs::{self, Counts},
 };
 
@@ -36,6 +36,7 @@ impl Plan<'_> {
         }
         self.insert(tx, &writes.inserts).await?;
         self.update(tx, &writes.updates).await?;
+        contact_evidence::insert(tx, self.program, self.batch.run_id, &writes.evidence, self.batch.now).await?;
         let events: Vec<Outgoing> = writes
             .leads
             .iter()
@@ -83,13 +84,15 @@ impl Plan<'_> {
         }
         sqlx::query!(
             "INSERT INTO leads (program_id, id, source, name, username, email, profile_url, follower_count, bio, verified,
-                                location, country, username_index, email_index, index_version, created_at, updated_at)
+                                location, country, username_index, email_index, index_version, created_at, updated_at,
+                                run_id, line, country_source)
              SELECT $1, id, source, name, username, email, profile_url, follower_count, bio, verified, location, country,
-                    username_index, email_index, $2, $3, $3
+                    username_index, email_index, $2, $3, $3, $17, line, country_source
              FROM UNNEST($4::uuid[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bigint[],
-                         $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[], $16::bytea[])
+                         $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[], $16::bytea[],
+                         $18::bigint[], $19::smallint[])
                   AS n (id, source, name, username, email, profile_url, follower_count, bio, verified, location, country,
-                        username_index, email_index)",
+                        username_index, email_index, line, country_source)",
             self.program.as_uuid(),
             INDEX_VERSION,
             self.batch.now,
@@ -106,6 +109,9 @@ impl Plan<'_> {
             &new.countries as &[Option<String>],
             &new.username_indexes,
             &new.email_indexes as &[Option<Vec<u8>>],
+            self.batch.run_id.as_uuid(),
+            &new.lines,
+            &new.country_sources as &[Option<i16>],
         )
         .execute(&mut *tx)
         .await
@@ -136,12 +142,13 @@ impl Plan<'_> {
             "UPDATE leads l
              SET name = n.name, username = n.username, email = n.email, profile_url = n.profile_url,
                  follower_count = n.follower_count, bio = n.bio, verified = n.verified, location = n.location,
-                 country = n.country, email_index = n.email_index, index_version = $2, revision = l.revision + 1,
-                 updated_at = $3
+                 country = n.country, country_source = coalesce(n.country_source, l.country_source),
+                 email_index = n.email_index, index_version = $2, revision = l.revision + 1, updated_at = $3
              FROM UNNEST($1::uuid[], $4::uuid[], $5::int[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[],
-                         $10::bigint[], $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[])
+                         $10::bigint[], $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[],
+                         $16::smallint[])
                   AS n (program_id, id, revision, name, username, email, profile_url, follower_count, bio, verified,
-                        location, country, email_index)
+                        location, country, email_index, country_source)
              WHERE l.program_id = n.program_id AND l.id = n.id AND l.revision = n.revision
                AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id)",
             // A column, not a value: for a program that the statistics don't know, the planner reads all its leads.
@@ -160,6 +167,7 @@ impl Plan<'_> {
             &changed.locations as &[Option<Vec<u8>>],
             &changed.countries as &[Option<String>],
             &changed.email_indexes as &[Option<Vec<u8>>],
+            &changed.country_sources as &[Option<i16>],
         )
         .execute(&mut *tx)
         .await?;

@@ -11,7 +11,7 @@ use super::{
     plan::PlanItem,
     recipients::{self, Place},
 };
-use crate::{Connection, StoreError};
+use crate::{Connection, StoreError, programs};
 
 /// A row under lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub struct Claim {
     /// Rows that were cancelled instead: their recipient is suppressed, or their lead was erased or has no address any more.
     pub cancelled: u64,
     /// What is to be planned again, by [`super::plan::plan`] in a transaction of its own, since it locks leads before their rows: their
-    /// lead has another address than they were planned for. Unless that is done, the next claims leave them for a minute.
+    /// lead has another address than they were planned for, the consent that they rest on has expired, or the law's rules are
+    /// newer than the plan. Unless that is done, the next claims leave them for a minute.
     pub moved: Vec<PlanItem>,
 }
 
@@ -53,8 +54,8 @@ impl Claim {
     }
 }
 
-/// Claims up to `limit` due rows of one program, unless it is paused or rests. What must not be sent is cancelled, and what was planned
-/// for another address waits for a minute and is named in the result, so that no row is looked at by one claim after the other.
+/// Claims up to `limit` due rows of one program, unless it is paused or rests. What must not be sent is cancelled, and what is to
+/// be planned again waits for a minute and is named in the result, so that no row is looked at by one claim after the other.
 ///
 /// In the rest of its transaction nothing is sorted that an index can order.
 pub async fn claim(
@@ -71,7 +72,7 @@ pub async fn claim(
     sqlx::query("SET LOCAL enable_sort = off").execute(&mut *connection).await?;
     let rows = sqlx::query!(
         r#"WITH due AS (
-               SELECT o.program_id, o.id, o.lead_id, o.recipient_index FROM outreach o
+               SELECT o.program_id, o.id, o.lead_id, o.recipient_index, o.law_version, o.permitted_until FROM outreach o
                WHERE o.program_id = $1 AND o.state IN ('queued', 'deferred') AND o.due_at <= now()
                  AND (SELECT NOT p.paused AND coalesce(p.rest_until <= now(), true) FROM programs p WHERE p.id = $1)
                ORDER BY o.due_at LIMIT $2
@@ -81,7 +82,8 @@ pub async fn claim(
                       CASE WHEN NOT f.alive THEN 'erased'
                            WHEN f.suppressed THEN 'suppressed'
                            WHEN l.email_index IS NULL THEN 'no_address'
-                           WHEN l.email_index <> d.recipient_index THEN 'address_changed'
+                           WHEN l.email_index <> d.recipient_index THEN 'plan_again'
+                           WHEN d.permitted_until <= now() OR coalesce(d.law_version, 1) < $5::smallint THEN 'plan_again'
                       END AS obstacle
                FROM due d
                CROSS JOIN LATERAL (SELECT email_index FROM leads
@@ -95,13 +97,13 @@ pub async fn claim(
            )
            UPDATE outreach o
            SET state = CASE WHEN s.obstacle IS NULL THEN 'connecting'::outreach_state
-                            WHEN s.obstacle = 'address_changed' THEN o.state
+                            WHEN s.obstacle = 'plan_again' THEN o.state
                             ELSE 'cancelled'::outreach_state END,
-               reason = CASE s.obstacle WHEN 'address_changed' THEN o.reason ELSE s.obstacle END,
+               reason = CASE s.obstacle WHEN 'plan_again' THEN o.reason ELSE s.obstacle END,
                lease_token = CASE WHEN s.obstacle IS NULL THEN $3::uuid END,
                due_at = CASE WHEN s.obstacle IS NULL THEN now() + $4 * interval '1 second'
-                             WHEN s.obstacle = 'address_changed' THEN now() + interval '1 minute' END,
-               recipient_key = CASE WHEN coalesce(s.obstacle, 'address_changed') = 'address_changed' THEN o.recipient_key END,
+                             WHEN s.obstacle = 'plan_again' THEN now() + interval '1 minute' END,
+               recipient_key = CASE WHEN coalesce(s.obstacle, 'plan_again') = 'plan_again' THEN o.recipient_key END,
                attempts = o.attempts + CASE WHEN s.obstacle IS NULL THEN 1 ELSE 0 END,
                updated_at = now()
            FROM seen s WHERE o.program_id = s.program_id AND o.id = s.id
@@ -111,6 +113,7 @@ pub async fn claim(
         limit,
         token.as_uuid(),
         f64::from(lease_seconds),
+        programs::law_version(),
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -130,7 +133,7 @@ pub async fn claim(
                 attempts: row.attempts,
                 token,
             }),
-            Some("address_changed") => claim.moved.push(PlanItem { step, ..PlanItem::again(program, lead_id) }),
+            Some("plan_again") => claim.moved.push(PlanItem { step, ..PlanItem::again(program, lead_id) }),
             Some(_) => {
                 claim.cancelled += 1;
                 let CampaignStep { campaign, step } = step;

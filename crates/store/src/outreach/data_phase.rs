@@ -23,8 +23,8 @@ fn columns(leases: &[Lease]) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
 
 /// Moves rows to the data phase, after which their bodies may go out, once this is committed. Checks once more that the lease
 /// holds, by PostgreSQL's clock, that the lead was not erased, is still to be written to, and has the address that the mail was
-/// planned for, that the recipient is not suppressed, and that the program is not paused and doesn't rest. Rows that aren't returned
-/// must not be sent: [`abort`] them, in a transaction of its own.
+/// planned for, that the recipient is not suppressed, that the consent which the plan rests on has not expired, and that the program
+/// is not paused and doesn't rest. Rows that aren't returned must not be sent: [`abort`] them, in a transaction of its own.
 ///
 /// It waits for nobody who has a row locked, but leaves that row out: after a wait, all this would have been looked up before it.
 /// For the same reason it is the last statement of its transaction.
@@ -58,11 +58,11 @@ async fn begin_of_program(
          FROM (
              SELECT n.program_id, n.id, n.token
              FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS n (program_id, id, token)
-             CROSS JOIN LATERAL (SELECT lead_id, recipient_index FROM outreach
+             CROSS JOIN LATERAL (SELECT lead_id, recipient_index, permitted_until FROM outreach
                                  WHERE program_id = n.program_id AND id = n.id
                                  FOR NO KEY UPDATE SKIP LOCKED) i
-             WHERE (n.program_id = $5) IS TRUE AND NOT (SELECT p.paused OR coalesce(p.rest_until > now(), false)
-                                                      FROM programs p WHERE p.id = n.program_id)
+             WHERE (n.program_id = $5) IS TRUE AND coalesce(i.permitted_until > now(), true)
+               AND NOT (SELECT p.paused OR coalesce(p.rest_until > now(), false) FROM programs p WHERE p.id = n.program_id)
                AND coalesce((SELECT false FROM suppressions s
                              WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index), true)
                AND coalesce((SELECT true FROM lead_keys k
@@ -93,7 +93,7 @@ async fn begin_of_program(
 pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), StoreError> {
     let (programs, ids, tokens) = columns(leases);
     // A minute's wait keeps a mail whose lease has just ended from being tried over and over. One that waits for its program
-    // to be resumed or to have rested, or for a plan to its new address, need not wait longer than that takes.
+    // to be resumed or to have rested, or for another plan, need not wait longer than that takes.
     let aborted = sqlx::query!(
         r#"UPDATE outreach o
            SET state = CASE WHEN f.obstacle IN ('queue', 'retry') THEN 'queued'::outreach_state
@@ -107,10 +107,10 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
                       CASE WHEN NOT f.alive THEN 'erased'
                            WHEN f.suppressed THEN 'suppressed'
                            WHEN f.declined THEN 'no_longer_qualified'
-                           WHEN f.stopped OR f.moved THEN 'queue'
+                           WHEN f.stopped OR f.moved OR f.expired THEN 'queue'
                            ELSE 'retry' END AS obstacle
                FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS n (program_id, id, token)
-               CROSS JOIN LATERAL (SELECT lead_id, recipient_index FROM outreach
+               CROSS JOIN LATERAL (SELECT lead_id, recipient_index, permitted_until FROM outreach
                                    WHERE program_id = n.program_id AND id = n.id OFFSET 0) i
                CROSS JOIN LATERAL (
                    SELECT EXISTS (SELECT FROM lead_keys WHERE program_id = n.program_id AND lead_id = i.lead_id) AS alive,
@@ -121,7 +121,8 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
                               AS declined,
                           EXISTS (SELECT FROM programs WHERE id = n.program_id AND (paused OR rest_until > now())) AS stopped,
                           NOT EXISTS (SELECT FROM leads WHERE program_id = n.program_id AND id = i.lead_id
-                                                          AND email_index = i.recipient_index) AS moved
+                                                          AND email_index = i.recipient_index) AS moved,
+                          coalesce(i.permitted_until <= now(), false) AS expired
                    OFFSET 0
                ) f
                OFFSET 0

@@ -12,15 +12,18 @@ use std::collections::HashMap;
 
 use domain::{
     id::{LeadId, LeaseToken, OutreachId, ProgramId},
+    law::Ruling,
     outreach::CampaignStep,
+    program::ProgramSettings,
     qualification::Decision,
 };
+use time::OffsetDateTime;
 
 pub(super) use self::facts::{Facts, decide, name_of, programs_of, read as read_facts};
 use vault::BlindIndex;
 
 use super::recipients;
-use crate::{Connection, StoreError, leads};
+use crate::{Connection, StoreError, leads, programs};
 
 /// A lead to decide about.
 #[derive(Debug, Clone)]
@@ -112,8 +115,32 @@ struct Decided<'a> {
     item: &'a PlanItem,
     facts: Facts,
     decision: Decision,
+    permission: Permission,
     message_id: String,
     may_start: bool,
+}
+
+/// What lets a planned mail go out, as its row remembers it; nothing while it isn't planned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Permission {
+    law_version: Option<i16>,
+    rule: Option<String>,
+    /// When the consent expires that it rests on.
+    until: Option<OffsetDateTime>,
+}
+
+impl Permission {
+    fn of(facts: &Facts, settings: &ProgramSettings, decision: &Decision) -> Self {
+        let verdict = facts::judge(facts, settings);
+        if !matches!(decision, Decision::Plan) || verdict.ruling != Ruling::Allow {
+            return Self::default();
+        }
+        Self {
+            law_version: Some(programs::law_version()),
+            rule: Some(verdict.rule),
+            until: facts.shown.consent_until.filter(|_| verdict.rests_on_consent),
+        }
+    }
 }
 
 /// Decides about leads, records the decisions and plans the mails that follow; returns what became of each item, in order.
@@ -145,7 +172,8 @@ pub async fn plan(connection: &mut Connection, items: &[PlanItem]) -> Result<Vec
             }
             Start::Queued => false,
         };
-        decided.push(Decided { item, facts, decision, message_id, may_start });
+        let permission = Permission::of(&facts, &program.program.settings, &decision);
+        decided.push(Decided { item, facts, decision, permission, message_id, may_start });
     }
     let recorded = facts::record(connection, &decided).await?;
     decided.retain(|lead| recorded.contains(&lead.id()));

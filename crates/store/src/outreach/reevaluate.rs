@@ -166,7 +166,7 @@ async fn is_due(connection: &mut Connection, program: ProgramId) -> Result<Optio
                           OR rules_applied_at < rules_changed_at + $3 * interval '1 second'
                              AND now() >= rules_changed_at + $3 * interval '1 second'))"#,
         program.as_uuid(),
-        programs::LAW_VERSION,
+        programs::law_version(),
         SECOND_PASS_SECONDS,
     )
     .fetch_optional(connection)
@@ -183,7 +183,7 @@ async fn finish(
         "UPDATE programs SET rules_applied_at = $2, law_version = greatest(law_version, $3) WHERE id = $1",
         program.as_uuid(),
         started,
-        programs::LAW_VERSION,
+        programs::law_version(),
     )
     .execute(connection)
     .await?;

@@ -6,7 +6,8 @@
 use domain::{
     email::EmailAddress,
     id::ProgramId,
-    legal::{Basis, RULES_VERSION},
+    law::Law,
+    legal::Basis,
     program::{Program, ProgramSettings, Slug},
 };
 use time::OffsetDateTime;
@@ -78,7 +79,7 @@ impl Change {
     pub fn touches_decisions(&self, settings: &ProgramSettings) -> bool {
         let after = self.applied_to(settings);
         after.threshold != settings.threshold
-            || after.basis != settings.basis
+            || after.niches != settings.niches
             || after.can_send() != settings.can_send()
             || after.sender_email != settings.sender_email
     }
@@ -199,5 +200,7 @@ pub async fn set(
     Ok(Changed::Done(Box::new(Program { settings: after, ..before.clone() })))
 }
 
-/// The version of the law's rules, as a program remembers which of them its decisions rest on.
-pub(crate) const LAW_VERSION: i16 = RULES_VERSION as i16;
+/// The version of the law's rules, as programs and mails remember which of them decisions about them rest on.
+pub fn law_version() -> i16 {
+    i16::try_from(Law::current().version()).expect("versions are parsed within this range")
+}

@@ -30,6 +30,7 @@ const PLACES: &[(&str, Place)] = &[
     ("api_keys", Place::Distributed),
     ("leads", Place::Distributed),
     ("lead_keys", Place::Distributed),
+    ("contact_evidence", Place::Distributed),
     ("collection_runs", Place::Distributed),
     ("rejected_leads", Place::Distributed),
     ("idempotent_answers", Place::Distributed),

@@ -89,7 +89,7 @@ async fn a_batch_that_is_taken_for_new_makes_no_second_lead_of_a_known_one() {
     assert_eq!(same, ann);
     assert_eq!(world.open_lead(bob).await.lead.profile, profile("bob"));
     batch.dedupe = Dedupe::Update;
-    batch.items[1].bio = Some("I bake cakes".to_owned());
+    batch.items[1].profile.bio = Some("I bake cakes".to_owned());
     let items = world.try_accept(batch).await.unwrap().items;
     assert_eq!(items, [Accepted::Duplicate(bob), Accepted::Updated(ann), Accepted::Erased]);
     assert_eq!(world.count("SELECT count(*) FROM leads").await, 3);

@@ -15,6 +15,7 @@ pub async fn fill(world: &World, mails: u32) {
     let program = world.id().to_string();
     for statement in STATEMENTS {
         let statement = statement.replace("$program", &program).replace("$mails", &mails.to_string());
+        let statement = statement.replace("$law", &store::programs::law_version().to_string());
         sqlx::raw_sql(&statement).execute(&mut connection).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
     connection.close().await.unwrap();
@@ -53,7 +54,8 @@ const STATEMENTS: [&str; 8] = [
             'local', 1, 'planned', 1, now(), state = 'sent', state = 'sent', now(), now()
      FROM filling ORDER BY n",
     "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version, state,
-                           reason, message_id, enrichment_version, attempts, due_at, sent_at, created_at, updated_at)
+                           reason, message_id, enrichment_version, attempts, due_at, sent_at, created_at, updated_at,
+                           law_version)
      SELECT '$program', id, id, 'intro', 1, recipient, CASE WHEN state <> 'cancelled' THEN recipient END, 1,
             state::outreach_state,
             CASE state WHEN 'held' THEN 'program_paused' WHEN 'cancelled' THEN 'no_longer_qualified'
@@ -64,7 +66,7 @@ const STATEMENTS: [&str; 8] = [
                  WHEN suppressed THEN now() - interval '1 day' + n * interval '1 microsecond'
                  WHEN state = 'queued' THEN now() - interval '1 hour' + n * interval '1 microsecond'
                  ELSE now() + interval '1 hour' END,
-            CASE state WHEN 'sent' THEN now() END, now() - interval '2 days', now()
+            CASE state WHEN 'sent' THEN now() END, now() - interval '2 days', now(), $law
      FROM filling ORDER BY n",
     "INSERT INTO suppressions (program_id, recipient_index, index_version, reason, created_at)
      SELECT '$program', recipient, 1, CASE state WHEN 'failed' THEN 'hard_bounce' ELSE 'unsubscribed' END, now()

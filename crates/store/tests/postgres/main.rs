@@ -7,6 +7,7 @@ mod distribution;
 mod enrichments;
 mod holds;
 mod intake;
+mod law;
 mod limits;
 mod mails;
 mod migrations;

@@ -164,7 +164,7 @@ async fn a_decision_is_recorded_with_all_its_reasons() {
     assert_eq!(world.plan(&[world.plan_item(lead, 1, Start::Queued)]).await, [Planned::Declined]);
     let reasons =
         world.text("SELECT decision || ' ' || array_to_string(decision_reasons, ' ') FROM enriched_leads").await;
-    assert_eq!(reasons, "declined score_below_threshold:10<70 legal_denied:v1/email/de/legitimate_interest");
+    assert_eq!(reasons, "declined score_below_threshold:10<70 legal_denied:v2/email/de/opt_in/no_consent");
 }
 
 #[tokio::test]
@@ -206,9 +206,9 @@ async fn sending_reads_no_more_than_it_writes_of_a_program_that_the_statistics_d
     world
         .execute(
             "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version,
-                                   state, message_id, enrichment_version, due_at, created_at, updated_at)
+                                   state, message_id, enrichment_version, due_at, created_at, updated_at, law_version)
              SELECT program_id, gen_random_uuid(), lead_id, campaign, n, recipient_index, recipient_key, index_version,
-                    state, message_id, enrichment_version, due_at, created_at, updated_at
+                    state, message_id, enrichment_version, due_at, created_at, updated_at, law_version
              FROM outreach, generate_series(2, 3000) n",
         )
         .await;

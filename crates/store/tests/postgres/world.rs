@@ -9,6 +9,7 @@ use domain::{
     lead::{Country, Profile, SourceName},
     legal::Basis,
     program::ProgramSettings,
+    submission::Submission,
 };
 use store::{
     Db, DbConfig, StoreError,
@@ -75,6 +76,7 @@ impl World {
 
     pub fn batch(&self, items: Vec<Profile>, rejects: Vec<Reject>, dedupe: Dedupe) -> IntakeBatch {
         let trace = TraceContext::default();
+        let items = items.into_iter().map(Submission::from).collect();
         IntakeBatch { run_id: self.run, items, rejects, dedupe, likely_new: false, trace, now: NOW, idempotency: None }
     }
 

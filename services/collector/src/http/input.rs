@@ -29,6 +29,12 @@ pub(super) struct Input {
     verified: Option<Text>,
     location: Option<Text>,
     country: Option<Text>,
+    consent_source: Option<Text>,
+    consent_wording: Option<Text>,
+    consent_at: Option<Text>,
+    consent_expires_at: Option<Text>,
+    address_source_url: Option<Text>,
+    address_seen_at: Option<Text>,
 }
 
 impl Input {
@@ -47,6 +53,12 @@ impl Input {
             (Field::Verified, self.verified),
             (Field::Location, self.location),
             (Field::Country, self.country),
+            (Field::ConsentSource, self.consent_source),
+            (Field::ConsentWording, self.consent_wording),
+            (Field::ConsentAt, self.consent_at),
+            (Field::ConsentExpiresAt, self.consent_expires_at),
+            (Field::AddressSourceUrl, self.address_source_url),
+            (Field::AddressSeenAt, self.address_seen_at),
         ];
         for (field, value) in values {
             let Some(Text(text)) = value else { continue };

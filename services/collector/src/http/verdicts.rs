@@ -2,11 +2,12 @@
 
 use domain::{
     id::RunId,
-    lead::Profile,
     reject::{Defect, RejectReason},
+    submission::Submission,
 };
 use serde_json::{Value, json};
 use store::{intake::Accepted, rejects::Reject};
+use time::OffsetDateTime;
 
 use super::input::Input;
 use crate::validate::{Refusal, validate};
@@ -14,22 +15,22 @@ use crate::validate::{Refusal, validate};
 /// The items of a request, looked at.
 pub(super) struct Verdicts {
     /// What may be stored, in order.
-    pub items: Vec<Profile>,
+    pub items: Vec<Submission>,
     /// What is refused.
     pub rejects: Vec<Reject>,
     /// Per item: nothing, or why it is refused.
     pub defects: Vec<Option<Defect>>,
 }
 
-/// Looks at every item; `source_digest` names the request's body.
-pub(super) fn judge(inputs: Vec<Input>, source_digest: [u8; 32]) -> Verdicts {
+/// Looks at every item; `source_digest` names the request's body, which came in at `now`.
+pub(super) fn judge(inputs: Vec<Input>, source_digest: [u8; 32], now: OffsetDateTime) -> Verdicts {
     let mut verdicts = Verdicts { items: Vec::new(), rejects: Vec::new(), defects: Vec::with_capacity(inputs.len()) };
     for (line, input) in (1..).zip(inputs) {
         let (raw, too_large) = input.into_raw(line);
         let unreadable = |defect| Box::new(Refusal { defect, username: None, email: None });
-        match too_large.map_or_else(|| validate(&raw, None), |defect| Err(unreadable(defect))) {
-            Ok(profile) => {
-                verdicts.items.push(profile);
+        match too_large.map_or_else(|| validate(&raw, None, now), |defect| Err(unreadable(defect))) {
+            Ok(submission) => {
+                verdicts.items.push(submission);
                 verdicts.defects.push(None);
             }
             Err(refusal) => {

@@ -11,7 +11,7 @@ use unicode_normalization::UnicodeNormalization;
 use super::{Field, RawProfile, SourceError};
 
 /// The known names of each field, best first: when two columns mean one field, the better one that isn't empty wins.
-const ALIASES: [(Field, &[&str]); 10] = [
+const ALIASES: [(Field, &[&str]); 16] = [
     (
         Field::Source,
         &["source", "platform", "network", "socialnetwork", "socialplatform", "plattform", "plateforme", "red", "rede"],
@@ -190,6 +190,13 @@ const ALIASES: [(Field, &[&str]); 10] = [
         Field::Country,
         &["country", "countrycode", "countryname", "geo", "audiencecountry", "land", "pays", "pais", "paese"],
     ),
+    // Evidence has no names that could mean something else: half of it refuses the row.
+    (Field::ConsentSource, &["consentsource"]),
+    (Field::ConsentWording, &["consentwording", "consenttext"]),
+    (Field::ConsentAt, &["consentat", "consentgivenat", "consentdate", "consenttime"]),
+    (Field::ConsentExpiresAt, &["consentexpiresat", "consentexpires", "consentexpiry", "consentvaliduntil"]),
+    (Field::AddressSourceUrl, &["addresssourceurl", "emailsourceurl"]),
+    (Field::AddressSeenAt, &["addressseenat", "addresspublishedat", "emailseenat"]),
 ];
 
 /// A mapping that a person asked for: `COLUMN=FIELD`.

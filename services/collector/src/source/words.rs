@@ -175,7 +175,7 @@ pub struct Home {
     pub places: [&'static str; 4],
 }
 
-/// Where creators live. About two in three are where the legal gate lets a first mail through.
+/// Where creators live. About half are where the law lets a first mail through without any evidence.
 #[rustfmt::skip]
 pub const HOMES: [Home; 21] = [
     Home { code: "US", weight: 300, language: Language::English, places: ["Austin, TX", "Los Angeles, CA", "Chicago", "Brooklyn, USA"] },

@@ -144,6 +144,7 @@ async fn utf_16_semicolons_and_a_mapping_are_understood() {
             ..FileOptions::default()
         },
         dedupe: Dedupe::Skip,
+        terms: None,
     };
     let summary = import(&fixture, &path, &options).await.unwrap();
     assert_eq!((summary.counts.accepted, summary.counts.rejected), (1, 1));

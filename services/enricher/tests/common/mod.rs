@@ -148,7 +148,7 @@ impl Stand {
             .unwrap();
         let batch = IntakeBatch {
             run_id,
-            items: items.collect(),
+            items: items.map(Into::into).collect(),
             rejects: Vec::new(),
             dedupe: Dedupe::Update,
             likely_new: false,

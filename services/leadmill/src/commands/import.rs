@@ -10,6 +10,7 @@ use domain::lead::SourceName;
 use domain::program::Slug;
 use service::config::Document;
 use store::intake::Dedupe;
+use store::runs::ORIGIN_CHARS;
 
 use crate::collecting::Collecting;
 use crate::progress::Progress;
@@ -22,6 +23,16 @@ Delimiter, quoting, byte order mark, line ends and encoding are found out, and t
 recognised. A file without usable columns is refused before anything is written. A row that is wrong is rejected with its
 line, field and reason, and the rest goes on. The same file again adds nothing, so an import that broke off is simply
 started again. Services need not be running.
+
+Whether a lead may be written to depends on their country (`leadmill law show`). Where that needs consent, these columns show it:
+  consent_source, consent_wording, consent_at    where it was given, the words that were agreed to, and when; all three
+  consent_expires_at                             from when on it doesn't hold any more, if it was given for a time
+Where it needs an address that is published for business:
+  address_source_url                             the page where the address of this row is published
+  address_seen_at                                when it was seen there [default: now]
+Times are such as 2026-03-04T15:30:00Z or 2026-03-04 (its beginning, UTC). They are about the e-mail address of their row. A row
+with half a consent, one from the future or one that has expired is rejected. `--dedupe update` takes newer evidence over. The
+same names are the fields of POST /v1/leads.
 
 Examples:
   leadmill import creators.csv --program coffee
@@ -36,12 +47,16 @@ pub struct Args {
     /// The network of rows that name none, such as instagram
     #[arg(long, value_name = "NETWORK", value_parser = source_name)]
     source: Option<SourceName>,
-    /// What a column means: source, username, name, email, profile_url, follower_count, bio, verified, location, country
+    /// What a column means: source, username, name, email, profile_url, follower_count, bio, verified, location, country,
+    /// consent_source, consent_wording, consent_at, consent_expires_at, address_source_url, address_seen_at
     #[arg(long = "map", value_name = "COLUMN=FIELD", value_parser = mapping)]
     mappings: Vec<Mapping>,
     /// What to do with a lead that is known already
     #[arg(long, value_enum, default_value_t = DedupeChoice::Skip)]
     dedupe: DedupeChoice,
+    /// The terms under which the data may be used, such as the address of a contract; kept with the run
+    #[arg(long, value_name = "TEXT", value_parser = terms)]
+    terms: Option<String>,
     /// The file's encoding, when it is found out wrongly: utf-8, utf-16le, windows-1252, …
     #[arg(long, value_name = "LABEL")]
     encoding: Option<String>,
@@ -74,6 +89,7 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
             DedupeChoice::Skip => Dedupe::Skip,
             DedupeChoice::Update => Dedupe::Update,
         },
+        terms: args.terms,
     };
     let progress = Progress::new();
     let mut meter = progress.meter("rows", None);
@@ -90,6 +106,11 @@ pub async fn run(document: &Document, args: Args) -> anyhow::Result<()> {
 pub async fn named_or_only(document: &Document, named: Option<Slug>) -> anyhow::Result<Slug> {
     let db = settings::connect(document).await?;
     settings::program_slug(&db, named).await
+}
+
+fn terms(text: &str) -> Result<String, String> {
+    let clean = domain::text::single_line(text, ORIGIN_CHARS + 1).filter(|clean| clean.chars().count() <= ORIGIN_CHARS);
+    clean.ok_or_else(|| format!("the terms must have 1 to {ORIGIN_CHARS} characters"))
 }
 
 fn source_name(text: &str) -> Result<SourceName, String> {

@@ -229,7 +229,7 @@ impl World {
             .unwrap();
         let batch = IntakeBatch {
             run_id,
-            items: creators.iter().map(profile).collect(),
+            items: creators.iter().map(|creator| profile(creator).into()).collect(),
             rejects: Vec::new(),
             dedupe: Dedupe::Skip,
             likely_new: false,

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use domain::{
     enrichment::Score,
     id::{LeadId, ProgramId},
+    law::{Contact, Law, Verdict, is_relevant},
     lead::Country,
-    legal::{Channel, judge},
     program::ProgramSettings,
     qualification::{Blocker, Candidate, Decision, qualify},
 };
@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::{Decided, Occasion};
 use crate::{
-    Connection, StoreError, leads,
+    Connection, StoreError,
+    contact_evidence::Shown,
+    leads,
     programs::{self, CurrentProgram},
     unreadable,
 };
@@ -29,12 +31,15 @@ pub struct Facts {
     pub(crate) reasons: Vec<String>,
     score: Score,
     compliant: bool,
+    niche: String,
     /// Whether the lead was written to: there is nothing left to decide.
     pub(crate) sent: bool,
     country: Option<Country>,
     /// Whom a mail goes to, if there is an address.
     pub(crate) recipient: Option<Vec<u8>>,
     suppressed: bool,
+    /// What shows that this recipient may be written to.
+    pub(crate) shown: Shown,
 }
 
 impl Facts {
@@ -55,6 +60,13 @@ impl Facts {
     }
 }
 
+/// Asks the law about a lead.
+pub fn judge(facts: &Facts, settings: &ProgramSettings) -> Verdict {
+    let Shown { consent, address, .. } = facts.shown;
+    let relevant = is_relevant(&facts.niche, &settings.niches);
+    Law::current().judge(facts.country, Contact { consent, address, relevant })
+}
+
 /// Decides about a lead by everything that is stored about it.
 pub fn decide(facts: &Facts, settings: &ProgramSettings) -> Decision {
     qualify(&Candidate {
@@ -64,7 +76,7 @@ pub fn decide(facts: &Facts, settings: &ProgramSettings) -> Decision {
         sent: facts.sent,
         suppressed: facts.suppressed,
         has_address: facts.recipient.is_some(),
-        legal: judge(facts.country, settings.basis, Channel::Email),
+        legal: judge(facts, settings),
         incomplete_sender: !settings.can_send(),
     })
 }
@@ -91,16 +103,25 @@ pub async fn read(
     // OFFSET 0 keeps each look one row by its whole key, also for a program that the statistics don't know yet.
     let rows = sqlx::query!(
         r#"SELECT w.program_id AS "program_id!", w.lead_id AS "lead_id!", e.enrichment_version, e.decided_version,
-                  e.decision, e.decision_reasons, e.score, e.compliant, e.sent, l.country, l.email_index,
-                  s.suppressed AS "suppressed!"
+                  e.decision, e.decision_reasons, e.score, e.compliant, e.niche, e.sent, l.country, l.email_index,
+                  s.suppressed AS "suppressed!", c.consented AS "consented!", c.holds AS "holds!", c.consent_until,
+                  c.published AS "published!"
            FROM UNNEST($1::uuid[], $2::uuid[]) AS w (program_id, lead_id)
-           CROSS JOIN LATERAL (SELECT enrichment_version, decided_version, decision, decision_reasons, score, compliant, sent
+           CROSS JOIN LATERAL (SELECT enrichment_version, decided_version, decision, decision_reasons, score, compliant, niche,
+                                      sent
                                FROM enriched_leads WHERE program_id = w.program_id AND lead_id = w.lead_id OFFSET 0) e
            CROSS JOIN LATERAL (SELECT country, email_index FROM leads
                                WHERE program_id = w.program_id AND id = w.lead_id OFFSET 0) l
            CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM suppressions
                                               WHERE program_id = w.program_id AND recipient_index = l.email_index)
-                                      AS suppressed OFFSET 0) s"#,
+                                      AS suppressed OFFSET 0) s
+           CROSS JOIN LATERAL (SELECT coalesce(bool_or(kind = 1), false) AS consented,
+                                      coalesce(bool_or(kind = 1 AND coalesce(expires_at > now(), true)), false) AS holds,
+                                      max(expires_at) FILTER (WHERE kind = 1) AS consent_until,
+                                      coalesce(bool_or(kind = 2), false) AS published
+                               FROM contact_evidence
+                               WHERE program_id = w.program_id AND lead_id = w.lead_id
+                                 AND recipient_index = l.email_index OFFSET 0) c"#,
         &programs,
         &leads,
     )
@@ -120,10 +141,12 @@ pub async fn read(
             reasons: row.decision_reasons,
             score: unreadable::readable("enriched_leads", row.lead_id, score)?,
             compliant: row.compliant,
+            niche: row.niche,
             sent: row.sent,
             country: unreadable::readable("leads", row.lead_id, country)?,
             recipient: row.email_index,
             suppressed: row.suppressed,
+            shown: Shown::new(row.consented, row.consent_until, row.holds, row.published),
         };
         Some(((ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id)), facts))
     });

@@ -7,6 +7,7 @@ use domain::{
     id::{OutreachId, ProgramId},
     qualification::{Blocker, Decision},
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 use vault::INDEX_VERSION;
 
@@ -123,6 +124,9 @@ struct Columns {
     versions: Vec<i32>,
     states: Vec<Option<String>>,
     reasons: Vec<Option<String>>,
+    law_versions: Vec<Option<i16>>,
+    law_rules: Vec<Option<String>>,
+    permitted_until: Vec<Option<OffsetDateTime>>,
 }
 
 impl Columns {
@@ -138,6 +142,9 @@ impl Columns {
             versions: chosen.iter().map(|lead| lead.facts.enrichment_version).collect(),
             states: chosen.iter().map(|lead| lead.state().map(str::to_owned)).collect(),
             reasons: chosen.iter().map(|lead| lead.reason()).collect(),
+            law_versions: chosen.iter().map(|lead| lead.permission.law_version).collect(),
+            law_rules: chosen.iter().map(|lead| lead.permission.rule.clone()).collect(),
+            permitted_until: chosen.iter().map(|lead| lead.permission.until).collect(),
         }
     }
 }
@@ -163,13 +170,14 @@ async fn insert(connection: &mut Connection, chosen: &[&Decided<'_>]) -> Result<
     let inserted = sqlx::query_scalar!(
         "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, recipient_key, index_version,
                                state, reason, message_id, enrichment_version, attempts, due_at, lease_token, created_at,
-                               updated_at)
+                               updated_at, law_version, law_rule, permitted_until)
          SELECT program_id, id, lead_id, campaign, step, recipient, recipient, $1, state::outreach_state, reason,
                 message_id, version, CASE state WHEN 'connecting' THEN 1 ELSE 0 END, now() + seconds * interval '1 second',
-                token, now(), now()
+                token, now(), now(), law_version, law_rule, permitted_until
          FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::smallint[], $7::bytea[], $8::text[], $9::int[],
-                     $10::text[], $11::text[], $12::uuid[], $13::float8[])
-              AS n (program_id, id, lead_id, campaign, step, recipient, message_id, version, state, reason, token, seconds)
+                     $10::text[], $11::text[], $12::uuid[], $13::float8[], $14::smallint[], $15::text[], $16::timestamptz[])
+              AS n (program_id, id, lead_id, campaign, step, recipient, message_id, version, state, reason, token, seconds,
+                    law_version, law_rule, permitted_until)
          WHERE coalesce((SELECT false FROM outreach o WHERE o.program_id = n.program_id AND o.lead_id = n.lead_id
                                                         AND o.campaign = n.campaign AND o.step = n.step), true)
          ON CONFLICT DO NOTHING
@@ -187,6 +195,9 @@ async fn insert(connection: &mut Connection, chosen: &[&Decided<'_>]) -> Result<
         &columns.reasons as &[Option<String>],
         &tokens as &[Option<Uuid>],
         &seconds as &[Option<f64>],
+        &columns.law_versions as &[Option<i16>],
+        &columns.law_rules as &[Option<String>],
+        &columns.permitted_until as &[Option<OffsetDateTime>],
     )
     .fetch_all(connection)
     .await?;
@@ -212,11 +223,12 @@ async fn follow(
     let rows = sqlx::query!(
         r#"WITH n AS (
                SELECT * FROM UNNEST($13::uuid[], $2::uuid[], $3::text[], $4::smallint[], $5::bytea[], $6::int[], $7::text[],
-                                    $8::text[], $9::text[], $10::uuid[])
-                    AS n (program_id, lead_id, campaign, step, recipient, version, message_id, state, reason, lease)
+                                    $8::text[], $9::text[], $10::uuid[], $14::smallint[], $15::text[], $16::timestamptz[])
+                    AS n (program_id, lead_id, campaign, step, recipient, version, message_id, state, reason, lease,
+                          law_version, law_rule, permitted_until)
            ), v AS (
-               SELECT n.program_id, n.lead_id, n.recipient, n.version, n.message_id, n.reason, b.id, b.state AS before,
-                      b.recipient_key AS old_key, b.campaign, b.step,
+               SELECT n.program_id, n.lead_id, n.recipient, n.version, n.message_id, n.reason, n.law_version, n.law_rule,
+                      n.permitted_until, b.id, b.state AS before, b.recipient_key AS old_key, b.campaign, b.step,
                       coalesce(b.recipient_key = n.recipient, false) AS keeps,
                       CASE n.state WHEN 'connecting' THEN 'queued' ELSE coalesce(n.state, 'cancelled') END AS wanted
                FROM n
@@ -231,6 +243,7 @@ async fn follow(
                SET enrichment_version = v.version, updated_at = now(), lease_token = NULL,
                    -- a claim of which nothing went out is no attempt
                    attempts = CASE v.before WHEN 'connecting' THEN greatest(o.attempts - 1, 0) ELSE o.attempts END,
+                   law_version = v.law_version, law_rule = v.law_rule, permitted_until = v.permitted_until,
                    recipient_index = CASE WHEN v.wanted = 'cancelled' THEN o.recipient_index ELSE v.recipient END,
                    recipient_key = CASE WHEN v.wanted <> 'cancelled' AND v.keeps THEN o.recipient_key END,
                    message_id = CASE WHEN o.attempts = 0 THEN v.message_id ELSE o.message_id END,
@@ -277,6 +290,9 @@ async fn follow(
         hold::DUPLICATE_RECIPIENT,
         FIRST_LOOK_SECONDS,
         &columns.programs,
+        &columns.law_versions as &[Option<i16>],
+        &columns.law_rules as &[Option<String>],
+        &columns.permitted_until as &[Option<OffsetDateTime>],
     )
     .fetch_all(connection)
     .await?;
@@ -299,11 +315,14 @@ async fn insert_duplicates(connection: &mut Connection, chosen: &[&Decided<'_>])
     let columns = Columns::of(chosen);
     let inserted = sqlx::query_scalar!(
         "INSERT INTO outreach (program_id, id, lead_id, campaign, step, recipient_index, index_version, state, reason,
-                               message_id, enrichment_version, due_at, created_at, updated_at)
+                               message_id, enrichment_version, due_at, created_at, updated_at, law_version, law_rule,
+                               permitted_until)
          SELECT program_id, id, lead_id, campaign, step, recipient, $1, 'held', $2, message_id, version,
-                now() + $3 * interval '1 second', now(), now()
-         FROM UNNEST($4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::smallint[], $9::bytea[], $10::text[], $11::int[])
-              AS n (program_id, id, lead_id, campaign, step, recipient, message_id, version)
+                now() + $3 * interval '1 second', now(), now(), law_version, law_rule, permitted_until
+         FROM UNNEST($4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::smallint[], $9::bytea[], $10::text[], $11::int[],
+                     $12::smallint[], $13::text[], $14::timestamptz[])
+              AS n (program_id, id, lead_id, campaign, step, recipient, message_id, version, law_version, law_rule,
+                    permitted_until)
          ON CONFLICT DO NOTHING
          RETURNING id",
         INDEX_VERSION,
@@ -317,6 +336,9 @@ async fn insert_duplicates(connection: &mut Connection, chosen: &[&Decided<'_>])
         &columns.recipients as &[Option<Vec<u8>>],
         &columns.message_ids,
         &columns.versions,
+        &columns.law_versions as &[Option<i16>],
+        &columns.law_rules as &[Option<String>],
+        &columns.permitted_until as &[Option<OffsetDateTime>],
     )
     .fetch_all(connection)
     .await?;

@@ -17,6 +17,9 @@ use crate::source::{
     },
 };
 
+/// When simulated consent was given, and a simulated page seen.
+const SIMULATED_AT: &str = "2025-01-15T09:00:00Z";
+
 /// The creator at an index, from what `rng` yields.
 pub fn creator(index: u64, rng: &mut ChaCha8Rng) -> RawProfile {
     let home = weighted(&HOMES, |home| home.weight, rng);
@@ -65,7 +68,27 @@ pub fn creator(index: u64, rng: &mut ChaCha8Rng) -> RawProfile {
         }
         _ => {}
     }
+    add_evidence(&mut profile, rng);
     profile
+}
+
+/// One in three who publish an address has agreed to be written to, and of another third it is known where they publish it. Both
+/// say that they are simulated.
+fn add_evidence(profile: &mut RawProfile, rng: &mut ChaCha8Rng) {
+    let publishes = profile.email.is_some() || profile.bio.as_deref().is_some_and(|bio| bio.contains("example"));
+    match rng.random_range(0..3) {
+        0 if publishes => {
+            profile.consent_source = Some("simulation: a form that nobody has filled in".to_owned());
+            profile.consent_wording = Some("Simulated consent: you may write to me about partnerships.".to_owned());
+            profile.consent_at = Some(SIMULATED_AT.to_owned());
+        }
+        1 if publishes => {
+            let handle = profile.username.as_deref().unwrap_or_default();
+            profile.address_source_url = Some(format!("https://simulated.example.com/contact/{handle}"));
+            profile.address_seen_at = Some(SIMULATED_AT.to_owned());
+        }
+        _ => {}
+    }
 }
 
 fn person(language: Language, rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {

@@ -106,6 +106,7 @@ pub fn creator(creators: &SimulatedSource, population: Population, index: u64) -
         creator.email.get_or_insert_with(|| format!("{handle}@studio.example.com"));
         creator.country = Some("US".to_owned());
         creator.location = None;
+        creator.forget_evidence();
     }
     creator
 }

@@ -122,7 +122,7 @@ impl Place {
         })
     }
 
-    /// Creates a program. One that writes to everybody has consent and no threshold.
+    /// Creates a program. One that writes to everybody whom the law lets it has no threshold.
     pub async fn program(&self, slug: &str, writes_to_everybody: bool) -> anyhow::Result<BenchProgram> {
         let slug: Slug = slug.parse().context("naming the program")?;
         let settings = ProgramSettings {
@@ -136,7 +136,7 @@ impl Place {
             niches: Vec::new(),
             product: "Bench makes everyday gear from recycled materials; partners earn 15 % of each sale they bring."
                 .to_owned(),
-            basis: if writes_to_everybody { Basis::Consent } else { Basis::LegitimateInterest },
+            basis: Basis::LegitimateInterest,
             daily_cap: None,
             paused: false,
         };
