@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, dead, demo, doctor, healthcheck, import, jobs, keys, mail, migrate, program, rejects, simulate, status, up,
+    bench, dead, demo, doctor, healthcheck, import, jobs, keys, law, mail, migrate, program, rejects, simulate, status,
+    up,
 };
 
 /// Finds creators who could promote an affiliate program, scores them, and writes to the good ones: lawfully, and once.
@@ -76,6 +77,9 @@ pub enum Command {
     /// Keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// The law: whom a program may write to, country by country
+    #[command(subcommand)]
+    Law(law::Command),
     /// Measure how fast it is here, beside what this machine can do bare
     #[command(subcommand)]
     Bench(bench::Command),

@@ -8,6 +8,7 @@ pub mod healthcheck;
 pub mod import;
 pub mod jobs;
 pub mod keys;
+pub mod law;
 pub mod mail;
 pub mod migrate;
 pub mod program;
@@ -59,6 +60,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => Err(error),
         },
         Some(Command::Keys(command)) => keys::run(&command),
+        Some(Command::Law(command)) => law::run(&command),
         Some(Command::Healthcheck(_)) => settings::load(file, &[]).and_then(|document| healthcheck::run(&document)),
         Some(Command::Migrate(args)) => brief(file, async move |document| migrate::run(&document, &args).await),
         Some(Command::Program(command)) => brief(file, async move |document| program::run(&document, command).await),

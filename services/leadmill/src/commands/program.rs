@@ -38,8 +38,8 @@ Examples:
     Create(Create),
     /// Change a program; what isn't named stays as it is
     #[command(after_help = "\
-A new threshold, lawful basis, sender or postal address decides again about every lead: mails that are not out yet are
-queued, held or cancelled accordingly. New niches have every lead analysed again that no mail was sent to. If the command is
+A new threshold, sender, postal address or niches decide again about every lead: mails that are not out yet are queued, held or
+cancelled accordingly. New niches also have every lead analysed again that no mail was sent to. If the command is
 interrupted, a job finishes it. --dry-run says how many decisions would change, and changes nothing.
 A paused program keeps its mails queued; --resume ends a pause and a rest, and what mail servers refused before doesn't
 count any more. An empty text removes a value.

@@ -41,7 +41,7 @@ pub struct Options {
     /// What the product is: for the prompt, and for the mail
     #[arg(long, value_name = "TEXT")]
     product: Option<String>,
-    /// The lawful basis (GDPR Art. 6) [default: legitimate_interest]
+    /// Why data about creators is held (GDPR Art. 6); opens no country, see `leadmill law show --help` [default: legitimate_interest]
     #[arg(long, value_parser = ["legitimate_interest", "consent"])]
     basis: Option<String>,
     /// At most this many mails a day; 0 for no limit
