@@ -115,6 +115,20 @@ pub const RULES: &[Rule] = &[
            AND (e.score < p.threshold OR NOT e.compliant OR p.sender_email IS NULL OR p.postal_address IS NULL)",
     ),
     always(
+        "no mail goes out without the evidence that its rule asks for",
+        "SELECT o.lead_id FROM outreach o
+         WHERE o.state IN ('sent', 'captured', 'uncertain')
+           AND (o.law_rule LIKE '%/consent' OR o.law_rule LIKE '%/published')
+           AND NOT EXISTS (SELECT FROM contact_evidence c WHERE c.program_id = o.program_id AND c.lead_id = o.lead_id
+                           AND c.recipient_index = o.recipient_index
+                           AND c.kind = CASE WHEN o.law_rule LIKE '%/consent' THEN 1 ELSE 2 END)",
+    ),
+    always(
+        "a mail names the rule that allows it with its version, and an expiry only with a rule",
+        "SELECT lead_id FROM outreach
+         WHERE (law_rule IS NULL) <> (law_version IS NULL) OR law_rule IS NULL AND permitted_until IS NOT NULL",
+    ),
+    always(
         "nobody gets the same mail twice",
         "SELECT min(lead_id::text)::uuid FROM outreach WHERE state IN ('sent', 'captured', 'uncertain', 'transmitting')
          GROUP BY program_id, recipient_index, campaign, step HAVING count(*) > 1",
@@ -162,7 +176,7 @@ pub const RULES: &[Rule] = &[
            AND (EXISTS (SELECT FROM suppressions s
                         WHERE s.program_id = o.program_id AND s.recipient_index = o.recipient_index)
                 OR NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = o.program_id AND k.lead_id = o.lead_id)
-                OR l.email_index IS DISTINCT FROM o.recipient_index)",
+                OR l.email_index IS DISTINCT FROM o.recipient_index OR o.permitted_until <= now())",
     ),
     stranded(
         "nothing unsent is left for a suppressed recipient",

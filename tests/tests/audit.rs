@@ -36,6 +36,17 @@ const DAMAGE: &[(&str, &str)] = &[
     ("UPDATE enriched_leads SET score = 0", "without a reason to send it"),
     ("UPDATE enriched_leads SET compliant = false", "without a reason to send it"),
     (
+        "UPDATE outreach SET law_rule = 'v2/email/de/opt_in/consent' WHERE state = 'captured';
+         DELETE FROM contact_evidence",
+        "without the evidence that its rule asks for",
+    ),
+    ("UPDATE outreach SET law_rule = NULL WHERE state = 'captured'", "names the rule that allows it"),
+    (
+        "UPDATE outreach SET state = 'deferred', reason = 'busy', due_at = now() - interval '1 minute',
+                             permitted_until = now() WHERE state = 'captured'",
+        "a mail that is due can be claimed",
+    ),
+    (
         "UPDATE outreach SET recipient_key = NULL, state = 'held', reason = 'x' WHERE state = 'captured'",
         "every captured mail is kept",
     ),

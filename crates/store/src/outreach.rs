@@ -38,6 +38,10 @@ pub struct Listed {
     pub updated_at: time::OffsetDateTime,
     /// When it wants attention next.
     pub due_at: Option<time::OffsetDateTime>,
+    /// The law's rule that lets it go out, while one does.
+    pub law_rule: Option<String>,
+    /// When the consent expires that it rests on.
+    pub permitted_until: Option<time::OffsetDateTime>,
 }
 
 /// Up to `limit` rows of a program after the id `after`, oldest first; in one state, or in any. Rows in a state that this
@@ -51,7 +55,7 @@ pub async fn list(
 ) -> Result<Vec<Listed>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT id, lead_id, campaign, step, state::text AS "state!", reason, message_id, attempts, enrichment_version,
-                  updated_at, due_at
+                  updated_at, due_at, law_rule, permitted_until
            FROM outreach
            WHERE program_id = $1 AND ($2::text IS NULL OR state::text = $2) AND ($3::uuid IS NULL OR id > $3)
            ORDER BY id LIMIT $4"#,
@@ -78,6 +82,8 @@ pub async fn list(
             },
             updated_at: row.updated_at,
             due_at: row.due_at,
+            law_rule: row.law_rule,
+            permitted_until: row.permitted_until,
         })
     });
     Ok(listed.collect())

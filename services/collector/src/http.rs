@@ -1,7 +1,7 @@
 //! The HTTP ingest: `POST /v1/leads` takes one lead, a list, or `{"leads": […]}`, up to 1,000 at once.
 //!
 //! The request carries a program's key (`Authorization: Bearer …`); `?program=SLUG` may name the program as well, so that
-//! a client notices when it uses the wrong key. With an `Idempotency-Key`, the same request again gets the same answer
+//! a client notices when it uses the wrong key; `?terms=TEXT` names the terms under which the data may be used. With an `Idempotency-Key`, the same request again gets the same answer
 //! and stores nothing. The answer has a result per item; errors are problem details (RFC 9457).
 
 mod input;
@@ -21,6 +21,7 @@ use axum::{
 use domain::{
     event::TraceContext,
     id::{ProgramId, RunId},
+    text,
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -28,7 +29,7 @@ use store::{
     StoreError, api_keys,
     intake::{Accepted, Dedupe, IdempotencyKey, IntakeBatch, accept},
     programs::{Directory, OpenProgram},
-    runs::{Origin, RunKind},
+    runs::{ORIGIN_CHARS, Origin, RunKind},
 };
 use tokio::sync::Mutex;
 use tracing::{Instrument, error, info_span, warn};
@@ -37,6 +38,8 @@ use self::verdicts::Verdicts;
 pub use self::{input::MAX_ITEMS, problem::Problem};
 use crate::intake::{Intake, Run, chain, count_rows};
 
+/// The most different terms that this process keeps runs for.
+const MAX_TERMS: usize = 100;
 /// How long a request waits for room in the outbox's buffer.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -50,8 +53,8 @@ struct Shared {
     intake: Intake,
     directory: Directory,
     request_timeout: Duration,
-    /// One run per program and process.
-    runs: Mutex<HashMap<ProgramId, Run>>,
+    /// One run per program, terms of the data, and process.
+    runs: Mutex<HashMap<(ProgramId, Option<String>), Run>>,
 }
 
 impl Ingest {
@@ -109,11 +112,17 @@ impl Ingest {
         Ok(program)
     }
 
-    /// The run of a program in this process; begun with its first request.
-    async fn run(&self, program: &Arc<OpenProgram>) -> Result<Run, Problem> {
+    /// The run of a program in this process, for data of these terms; begun with its first request.
+    async fn run(&self, program: &Arc<OpenProgram>, terms: Option<String>) -> Result<Run, Problem> {
         let mut runs = self.shared.runs.lock().await;
-        if let Some(run) = runs.get(&program.program.id) {
+        let key = (program.program.id, terms);
+        if let Some(run) = runs.get(&key) {
             return Ok(Run { program: Arc::clone(program), ..run.clone() });
+        }
+        let terms = key.1.clone();
+        if terms.is_some() && runs.keys().filter(|(_, terms)| terms.is_some()).count() >= MAX_TERMS {
+            let detail = format!("`terms` has had {MAX_TERMS} different values: name each source's terms in one way");
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
         let run = Run {
             id: RunId::generate(),
@@ -122,13 +131,13 @@ impl Ingest {
             source_digest: [0; 32],
             default_source: None,
             dedupe: Dedupe::Skip,
-            origin: Origin::default(),
+            origin: Origin { file_name: None, terms },
         };
         self.shared.intake.start(&run).await.map_err(|error| {
             warn!(run.id = %run.id, error = chain(&error), "a run could not be begun");
             away()
         })?;
-        runs.insert(program.program.id, run.clone());
+        runs.insert(key, run.clone());
         Ok(run)
     }
 
@@ -179,6 +188,17 @@ impl Ingest {
 #[derive(Deserialize)]
 struct Parameters {
     program: Option<String>,
+    terms: Option<String>,
+}
+
+impl Parameters {
+    /// The terms, whole or not at all.
+    fn terms(&self) -> Result<Option<String>, Problem> {
+        let Some(text) = &self.terms else { return Ok(None) };
+        let clean = text::single_line(text, ORIGIN_CHARS + 1).filter(|clean| clean.chars().count() <= ORIGIN_CHARS);
+        let detail = || format!("`terms` must have 1 to {ORIGIN_CHARS} characters");
+        clean.map(Some).ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, detail()))
+    }
 }
 
 async fn take_leads(
@@ -194,6 +214,7 @@ async fn take_leads(
         let program = ingest.program(&headers, parameters.program.as_deref()).await?;
         tracing::Span::current().record("program.id", tracing::field::display(program.program.id));
         let key_hash = idempotency_key(&headers)?;
+        let terms = parameters.terms()?;
         let body = tokio::time::timeout(ingest.shared.request_timeout, Bytes::from_request(request, &()))
             .await
             .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?
@@ -203,7 +224,7 @@ async fn take_leads(
         let body_hash: [u8; 32] = Sha256::digest(&body).into();
         drop(body);
         let idempotency = key_hash.map(|key_hash| IdempotencyKey { key_hash, request_hash: body_hash });
-        let run = ingest.run(&program).await?;
+        let run = ingest.run(&program, terms).await?;
         let now = ingest.shared.intake.clock.now();
         ingest.store(run, verdicts::judge(inputs, body_hash, now), idempotency).await
     }

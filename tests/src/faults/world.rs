@@ -3,7 +3,7 @@
 
 use std::{env, net::SocketAddr, path::Path, time::Duration};
 
-use collector::source::RawProfile;
+use collector::source::{Field, RawProfile};
 use domain::program::ProgramSettings;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -193,7 +193,12 @@ impl World {
         let mut profiles = creators::creators(self.seed, count);
         for index in (9..profiles.len()).step_by(10) {
             let (before, rest) = profiles.split_at_mut(index);
+            // With what shows that they may be written to there.
             rest[0].email.clone_from(&before[index - 1].email);
+            rest[0].forget_evidence();
+            for field in Field::EVIDENCE.into_iter().filter(|_| before[index - 1].email.is_some()) {
+                *rest[0].slot(field) = before[index - 1].get(field).map(str::to_owned);
+            }
         }
         self.post(&profiles, over).await
     }

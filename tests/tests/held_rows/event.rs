@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use domain::legal::Basis;
 use leadmill_tests::stack;
 use store::{
     captured,
@@ -72,10 +71,12 @@ pub enum Event {
     SenderRemoved,
     /// The program has one.
     SenderAdded,
-    /// The program's basis allows fewer leads.
-    BasisNarrowed,
-    /// The program's basis allows more leads.
-    BasisWidened,
+    /// The consent expires of the lead whose country wants one.
+    ConsentExpired,
+    /// It gives a new one.
+    ConsentRenewed,
+    /// The law's rules get a new version.
+    LawChanged,
     /// The country of the lead of an unknown country becomes known.
     CountryKnown,
     /// The jobs run.
@@ -84,7 +85,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::PlannedAgain,
         Self::Declined,
         Self::Requalified,
@@ -113,8 +114,9 @@ impl Event {
         Self::ThresholdLowered,
         Self::SenderRemoved,
         Self::SenderAdded,
-        Self::BasisNarrowed,
-        Self::BasisWidened,
+        Self::ConsentExpired,
+        Self::ConsentRenewed,
+        Self::LawChanged,
         Self::CountryKnown,
         Self::JobsRan,
     ];
@@ -168,10 +170,9 @@ impl Event {
             Self::SenderAdded => {
                 walk.set(&Change { sender_email: Some(stack::settings().sender_email), ..Change::default() }).await;
             }
-            Self::BasisNarrowed => {
-                walk.set(&Change { basis: Some(Basis::LegitimateInterest), ..Change::default() }).await;
-            }
-            Self::BasisWidened => walk.set(&Change { basis: Some(Basis::Consent), ..Change::default() }).await,
+            Self::ConsentExpired => walk.let_consent_expire().await,
+            Self::ConsentRenewed => walk.renew_consent().await,
+            Self::LawChanged => walk.change_law().await,
             Self::CountryKnown => walk.find_country_out().await,
             Self::JobsRan => walk.run_jobs().await,
         }

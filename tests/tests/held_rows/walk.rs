@@ -1,13 +1,17 @@
 //! One walk: a program of its own with a few leads, and the functions of `store` that the services call.
 
+use std::time::Duration;
+
 use domain::{
     clock::{Clock as _, SystemClock},
     email::EmailAddress,
     enrichment::{Confidence, Enrichment, Provider, Score},
     event::TraceContext,
     id::{LeadId, LeaseToken, ProgramId, RunId},
+    law::evidence::{ConsentEvidence, Evidence},
     lead::{Country, Profile, SourceName},
     program::{ProgramSettings, Slug},
+    submission::Submission,
 };
 use leadmill_tests::stack;
 use sqlx::{Executor as _, PgConnection};
@@ -82,7 +86,7 @@ pub struct Walk {
     pub first: LeadId,
     /// Has the same address, and waits for the first.
     pub duplicate: LeadId,
-    /// Has an address of its own.
+    /// Has an address of its own, in a country where consent is needed, which it has given for that address.
     pub other: LeadId,
     /// Is of a country that nobody knows.
     pub unplaced: LeadId,
@@ -150,9 +154,13 @@ impl Walk {
     }
 
     async fn take_in(&self, profile: Profile, dedupe: Dedupe) -> Accepted {
+        let mut submission = Submission::from(profile);
+        if submission.profile.country.is_some_and(|country| country.as_str() == "DE") {
+            submission.evidence.push(consent());
+        }
         let batch = IntakeBatch {
             run_id: self.run,
-            items: vec![profile.into()],
+            items: vec![submission],
             rejects: Vec::new(),
             dedupe,
             likely_new: false,
@@ -214,6 +222,32 @@ impl Walk {
     /// Lets it be known where the lead of an unknown country lives.
     pub async fn find_country_out(&self) {
         self.change(self.unplaced, SCORE, |profile| profile.country = Country::parse("US").ok()).await;
+    }
+
+    /// Lets all consent expire, and the plans that rest on it.
+    pub async fn let_consent_expire(&self) {
+        let of_ours = format!("WHERE program_id = '{}'", self.id);
+        let past = "now() - interval '1 second'";
+        self.execute(&format!(
+            "UPDATE contact_evidence SET captured_at = now() - interval '1 day', expires_at = {past} {of_ours}"
+        ))
+        .await;
+        self.execute(&format!(
+            "UPDATE outreach SET permitted_until = {past} {of_ours} AND permitted_until IS NOT NULL"
+        ))
+        .await;
+    }
+
+    /// Takes the consent in that the lead gives which needs one.
+    pub async fn renew_consent(&self) {
+        self.change(self.other, SCORE, |_| ()).await;
+    }
+
+    /// Lets what was decided so far rest on older rules.
+    pub async fn change_law(&self) {
+        let of_ours = format!("WHERE program_id = '{}'", self.id);
+        self.execute(&format!("UPDATE programs SET law_version = 1 WHERE id = '{}'", self.id)).await;
+        self.execute(&format!("UPDATE outreach SET law_version = 1 {of_ours} AND law_version IS NOT NULL")).await;
     }
 
     /// Decides about every lead whose newest enrichment wasn't decided about, as the stage behind the queue does.
@@ -425,6 +459,17 @@ fn profile(username: &str, label: &str) -> Profile {
         location: None,
         country: Country::parse(if username == "other" { "DE" } else { "US" }).ok(),
     }
+}
+
+/// Consent of this moment, for a day.
+fn consent() -> Evidence {
+    let given_at = SystemClock.now();
+    Evidence::Consent(ConsentEvidence {
+        source: "a form".to_owned(),
+        wording: "You may write to me".to_owned(),
+        given_at,
+        expires_at: Some(given_at + Duration::from_hours(24)),
+    })
 }
 
 fn enrichment(score: i64) -> Enrichment {

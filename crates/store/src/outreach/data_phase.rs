@@ -61,8 +61,8 @@ async fn begin_of_program(
              CROSS JOIN LATERAL (SELECT lead_id, recipient_index, permitted_until FROM outreach
                                  WHERE program_id = n.program_id AND id = n.id
                                  FOR NO KEY UPDATE SKIP LOCKED) i
-             WHERE (n.program_id = $5) IS TRUE AND coalesce(i.permitted_until > now(), true)
-               AND NOT (SELECT p.paused OR coalesce(p.rest_until > now(), false) FROM programs p WHERE p.id = n.program_id)
+             WHERE (n.program_id = $5) IS TRUE AND NOT (SELECT p.paused OR coalesce(p.rest_until > now(), false)
+                                                      FROM programs p WHERE p.id = n.program_id)
                AND coalesce((SELECT false FROM suppressions s
                              WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index), true)
                AND coalesce((SELECT true FROM lead_keys k
@@ -71,6 +71,7 @@ async fn begin_of_program(
                              WHERE l.program_id = n.program_id AND l.id = i.lead_id), false)
                AND coalesce((SELECT e.decision = 'planned' FROM enriched_leads e
                              WHERE e.program_id = n.program_id AND e.lead_id = i.lead_id), false)
+               AND coalesce(i.permitted_until > now(), true)
              OFFSET 0
          ) n
          WHERE o.program_id = n.program_id AND o.id = n.id AND o.lease_token = n.token

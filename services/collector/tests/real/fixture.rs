@@ -22,7 +22,7 @@ pub(crate) struct Fixture {
     pub(crate) directory: Directory,
     pub(crate) program: Arc<OpenProgram>,
     files: tempfile::TempDir,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl Fixture {
@@ -38,7 +38,7 @@ impl Fixture {
             program,
             db,
             files: tempfile::tempdir().unwrap(),
-            _database: database,
+            database,
         }
     }
 
@@ -51,6 +51,11 @@ impl Fixture {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
+    }
+
+    /// One text out of the database.
+    pub(crate) async fn text(&self, sql: &str) -> String {
+        test_support::postgres::text(&mut self.database.connect().await, sql).await.unwrap()
     }
 
     pub(crate) async fn status(&self) -> Status {

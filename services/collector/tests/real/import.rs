@@ -164,3 +164,60 @@ async fn an_update_takes_the_last_row_and_tells_of_it_once() {
     let status = fixture.status().await;
     assert_eq!(status.outbox.due + status.outbox.scheduled, 2, "created and updated");
 }
+
+#[tokio::test]
+async fn evidence_comes_in_by_columns_and_half_a_consent_rejects_its_row() {
+    let fixture = Fixture::new().await;
+    let rows = "\
+network,handle,email,country,Consent Source,consent_wording,Consent at,consent_expires_at,Address Source URL
+instagram,ann,ann@example.com,DE,https://acme.example/form,Yes please,2026-05-01,2099-01-01,
+instagram,bob,bob@example.com,FR,,,,,https://bob.example/contact
+instagram,cy,cy@example.com,DE,https://acme.example/form,Yes please,,,
+instagram,dee,dee@example.com,DE,https://acme.example/form,,2026-05-01,,
+instagram,eve,eve@example.com,DE,https://acme.example/form,Yes please,2099-01-01,,
+instagram,flo,flo@example.com,DE,https://acme.example/form,Yes please,2020-01-01,2021-01-01,
+instagram,gus,gus@example.com,\"Hamburg, Germany\",,,,,
+";
+    let path = fixture.file("may.csv", rows);
+    let options = ImportOptions { terms: Some("https://acme.example/terms".to_owned()), ..ImportOptions::default() };
+    let summary = import(&fixture, &path, &options).await.unwrap();
+    assert_eq!((summary.counts.accepted, summary.counts.rejected), (3, 4));
+
+    let mut file = Vec::new();
+    rejects::export(&fixture.db, &fixture.program, None, &mut file).await.unwrap();
+    let file = String::from_utf8(file).unwrap();
+    for expected in [
+        "4,consent_at,missing,consent needs the time",
+        "5,consent_wording,missing,consent needs the words",
+        "6,consent_at,invalid,it lies in the future",
+        "7,consent_expires_at,invalid,the consent has expired",
+    ] {
+        assert!(file.contains(expected), "{expected} is not in {file}");
+    }
+    let found = fixture.text(
+        "SELECT string_agg(concat_ws(' ', l.line, l.country_source, e.kind, e.line, e.expires_at IS NULL, r.terms,
+                                     octet_length(r.file_name) > 20), '; ' ORDER BY l.line)
+         FROM leads l JOIN collection_runs r ON r.id = l.run_id LEFT JOIN contact_evidence e ON e.lead_id = l.id",
+    );
+    assert_eq!(
+        found.await,
+        "2 1 1 2 f https://acme.example/terms t; 3 1 2 3 t https://acme.example/terms t; \
+         8 1 t https://acme.example/terms t"
+    );
+}
+
+#[tokio::test]
+async fn consent_that_comes_in_later_is_taken_over_by_an_update() {
+    let fixture = Fixture::new().await;
+    import_text(&fixture, "source,username,email\ninstagram,ann,ann@example.com\n").await;
+    let with_consent = "source,username,email,consent_source,consent_wording,consent_at\n\
+                        instagram,ann,ann@example.com,a form,Yes please,2026-05-01\n";
+    let path = fixture.file("later.csv", with_consent);
+    let update = ImportOptions { dedupe: Dedupe::Update, ..ImportOptions::default() };
+    for (options, updated, rows) in [(&ImportOptions::default(), 0, "0"), (&update, 1, "1"), (&update, 0, "1")] {
+        let summary = import(&fixture, &path, options).await.unwrap();
+        assert_eq!((summary.counts.updated, summary.counts.duplicates), (updated, 1 - updated));
+        assert_eq!(fixture.text("SELECT count(*)::text FROM contact_evidence").await, rows);
+    }
+    assert_eq!(fixture.text("SELECT revision::text FROM leads").await, "2", "it is analysed and decided about again");
+}

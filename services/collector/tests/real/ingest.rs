@@ -164,3 +164,64 @@ async fn a_key_stores_for_its_own_program_only() {
     assert_eq!(own["results"][0]["result"], "accepted", "one creator is a lead of each program");
     assert_eq!(server.leads().await, 2);
 }
+
+#[tokio::test]
+async fn evidence_comes_in_by_fields_and_is_refused_with_its_field() {
+    let server = Server::start().await;
+    let consent = json!({"consent_source": "https://acme.example/form", "consent_wording": "Yes please",
+                         "consent_at": "2026-05-01T10:00:00+02:00", "consent_expires_at": "2099-01-01"});
+    let with = |username: &str, changes: Value| {
+        let mut item = lead(username);
+        for more in [&consent, &changes] {
+            item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        }
+        item
+    };
+    let items = json!([
+        with("ann", json!({"address_source_url": "https://ann.example/contact", "address_seen_at": "2026-05-02"})),
+        with("bob", json!({"consent_at": null})),
+        with("cy", json!({"consent_wording": ""})),
+        with("dee", json!({"consent_at": "2098-01-01"})),
+        with("eve", json!({"consent_expires_at": "2026-05-02"})),
+    ]);
+    let answer: Value = server.post(items.to_string()).await.json().await.unwrap();
+    let told: Vec<_> = answer["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| (result["result"].as_str().unwrap(), result["field"].as_str().unwrap_or("")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("accepted", ""),
+            ("rejected", "consent_at"),
+            ("rejected", "consent_wording"),
+            ("rejected", "consent_at"),
+            ("rejected", "consent_expires_at"),
+        ],
+        "{answer}"
+    );
+    let stored = "SELECT string_agg(kind || ' ' || line || ' ' || (captured_at AT TIME ZONE 'UTC'), '; ' ORDER BY kind)
+                  FROM contact_evidence";
+    assert_eq!(server.fixture.text(stored).await, "1 1 2026-05-01 08:00:00; 2 1 2026-05-02 00:00:00");
+}
+
+#[tokio::test]
+async fn the_terms_of_the_data_are_kept_with_the_run() {
+    let server = Server::start().await;
+    for (terms, username) in [("", "ann"), ("?terms=partner%20list%202026", "bob"), ("?terms=partner+list+2026", "cy")]
+    {
+        let request = server.client.post(format!("{}{terms}", server.url)).bearer_auth(&server.key);
+        assert_eq!(request.body(lead(username).to_string()).send().await.unwrap().status(), StatusCode::OK);
+    }
+    let kept =
+        "SELECT string_agg(coalesce(terms, '-') || ' ' || accepted, '; ' ORDER BY accepted) FROM collection_runs";
+    assert_eq!(server.fixture.text(kept).await, "- 1; partner list 2026 2");
+    for terms in ["?terms=", &format!("?terms={}", "x".repeat(501))] {
+        let request = server.client.post(format!("{}{terms}", server.url)).bearer_auth(&server.key);
+        let (status, body) = problem(request.body(lead("dee").to_string()).send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(body["detail"].as_str().unwrap().contains("terms"), "{body}");
+    }
+}

@@ -292,7 +292,7 @@ async fn list(document: &Document, args: List) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn as_value(Listed { outreach: row, updated_at, due_at }: &Listed) -> Value {
+fn as_value(Listed { outreach: row, updated_at, due_at, law_rule, permitted_until }: &Listed) -> Value {
     json!({
         "id": row.id,
         "lead_id": row.lead_id,
@@ -304,6 +304,8 @@ fn as_value(Listed { outreach: row, updated_at, due_at }: &Listed) -> Value {
         "message_id": row.message_id,
         "updated_at": updated_at.format(&Rfc3339).ok(),
         "due_at": due_at.and_then(|due| due.format(&Rfc3339).ok()),
+        "law_rule": law_rule,
+        "permitted_until": permitted_until.and_then(|until| until.format(&Rfc3339).ok()),
         "released_by": row.reason.as_deref().filter(|_| row.state == OutreachState::Held)
             .map(|reason| hold::way_out(reason).describe()),
     })

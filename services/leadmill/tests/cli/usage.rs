@@ -14,7 +14,7 @@ async fn every_command_explains_itself() {
     assert_eq!(status, 0);
     for command in [
         "demo", "up", "migrate", "program", "simulate", "import", "rejects", "status", "mail", "dead", "jobs", "keys",
-        "doctor", "bench",
+        "law", "doctor", "bench",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");
         let (status, help, error) = run(&[command, "--help"]).await;
@@ -36,6 +36,8 @@ async fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         (&["program", "create", "Not A Slug"], "lower-case"),
         (&["dead", "replay"], "--all"),
         (&["mail", "requeue"], "--captured"),
+        (&["law", "show", "XX"], "no country of ISO 3166-1"),
+        (&["law", "show", "Germany"], "no country of ISO 3166-1"),
     ] {
         let (status, _, error) = run(args).await;
         assert_eq!(status, 2, "{args:?}: {error}");
@@ -102,4 +104,22 @@ async fn a_health_check_of_nobody_fails() {
     let output = finish(command).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("127.0.0.1:1"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn the_law_is_shown_with_source_date_and_version() {
+    let (status, shown, _) = run(&["law", "show", "--json"]).await;
+    assert_eq!(status, 0);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["version"], &shown["default"]), (&2.into(), &"denied".into()));
+    let rules = shown["rules"].as_array().unwrap();
+    let rule = |code: &str| rules.iter().find(|rule| rule["country"] == code).unwrap();
+    for (code, expected) in [("US", "opt_out"), ("FR", "business_address"), ("DE", "opt_in"), ("SE", "denied")] {
+        assert_eq!(rule(code)["rule"], expected, "{code}");
+        assert!(!rule(code)["source"].as_str().unwrap().is_empty() && rule(code)["checked"] == "2026-11-29", "{code}");
+    }
+    let (_, shown, _) = run(&["law", "show"]).await;
+    assert!(shown.starts_with("version 2;") && shown.contains("UWG § 7"), "{shown}");
+    let (status, shown, _) = run(&["law", "show", "ke"]).await;
+    assert!(status == 0 && shown.contains("denied (not listed)") && !shown.contains("UWG"), "{shown}");
 }

@@ -1,5 +1,9 @@
 //! One made-up creator: name, handle, bio, audience and place that go together.
 
+use domain::{
+    law::{Law, Rule},
+    lead::Country,
+};
 use fake::{
     Fake,
     faker::name::raw::{FirstName, LastName},
@@ -68,21 +72,24 @@ pub fn creator(index: u64, rng: &mut ChaCha8Rng) -> RawProfile {
         }
         _ => {}
     }
-    add_evidence(&mut profile, rng);
+    add_evidence(&mut profile, home, rng);
     profile
 }
 
-/// One in three who publish an address has agreed to be written to, and of another third it is known where they publish it. Both
-/// say that they are simulated.
-fn add_evidence(profile: &mut RawProfile, rng: &mut ChaCha8Rng) {
+/// Where a first mail needs evidence, one in three who publish an address has agreed to be written to; where a published address
+/// is enough, it is known of another third where they publish it. Both say that they are simulated.
+fn add_evidence(profile: &mut RawProfile, home: &Home, rng: &mut ChaCha8Rng) {
+    let rule = Country::parse(home.code).ok().and_then(|country| Law::current().rule(country)).map(|rule| rule.rule);
+    let needs_evidence = rule != Some(Rule::OptOut);
+    let takes_published = matches!(rule, Some(Rule::BusinessAddress | Rule::OptInOrBusinessAddress));
     let publishes = profile.email.is_some() || profile.bio.as_deref().is_some_and(|bio| bio.contains("example"));
     match rng.random_range(0..3) {
-        0 if publishes => {
+        0 if publishes && needs_evidence => {
             profile.consent_source = Some("simulation: a form that nobody has filled in".to_owned());
             profile.consent_wording = Some("Simulated consent: you may write to me about partnerships.".to_owned());
             profile.consent_at = Some(SIMULATED_AT.to_owned());
         }
-        1 if publishes => {
+        1 if publishes && takes_published => {
             let handle = profile.username.as_deref().unwrap_or_default();
             profile.address_source_url = Some(format!("https://simulated.example.com/contact/{handle}"));
             profile.address_seen_at = Some(SIMULATED_AT.to_owned());

@@ -136,10 +136,12 @@ async fn make_file(place: &Place, name: &str, seed: u64, rows: u64) -> anyhow::R
     let making = tokio::task::spawn_blocking(move || {
         let creators = SimulatedSource::new(seed, rows, SimulationMix::CLEAN);
         let mut file = csv::Writer::from_path(&made)?;
-        file.write_record(Field::ALL.map(Field::name))?;
+        // As exports have them: nobody's consent is in there.
+        let fields = || Field::ALL.into_iter().filter(|field| !Field::EVIDENCE.contains(field));
+        file.write_record(fields().map(Field::name))?;
         for index in 0..rows {
             let creator = creator(&creators, Population::Usual, index);
-            file.write_record(Field::ALL.map(|field| creator.get(field).unwrap_or_default()))?;
+            file.write_record(fields().map(|field| creator.get(field).unwrap_or_default()))?;
         }
         file.flush()?;
         anyhow::Ok(())
