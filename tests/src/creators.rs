@@ -38,6 +38,15 @@ pub fn reachable(seed: u64, label: &str, count: u64) -> Vec<RawProfile> {
     profiles
 }
 
+/// Lets everybody who names an address agree to be written to there.
+pub fn agree(profiles: &mut [RawProfile]) {
+    for profile in profiles.iter_mut().filter(|profile| profile.email.is_some()) {
+        profile.consent_source = Some("simulation: a form that nobody has filled in".to_owned());
+        profile.consent_wording = Some("Simulated consent: you may write to me.".to_owned());
+        profile.consent_at = Some("2025-01-15T09:00:00Z".to_owned());
+    }
+}
+
 /// The same creator, who is to be written to at another address from now on.
 pub fn moved(profile: &RawProfile, email: &str) -> RawProfile {
     RawProfile { email: Some(email.to_owned()), ..profile.clone() }

@@ -187,10 +187,12 @@ impl World {
         self.services.iter().filter(move |service| service.binary() == binary)
     }
 
-    /// Lets `count` leads in, in pages with pauses between them that last about `over` in all, however often it takes. Every
-    /// tenth has the address of the one before it, as people have who are on two networks.
+    /// Lets `count` leads in, in pages with pauses between them that last about `over` in all, however often it takes. Who
+    /// has an address has agreed to be written to. Every tenth has the address of the one before it, as people have who are on two
+    /// networks.
     pub async fn feed(&self, count: u64, over: Duration) -> Fed {
         let mut profiles = creators::creators(self.seed, count);
+        creators::agree(&mut profiles);
         for index in (9..profiles.len()).step_by(10) {
             let (before, rest) = profiles.split_at_mut(index);
             // With what shows that they may be written to there.
