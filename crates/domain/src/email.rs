@@ -95,7 +95,7 @@ fn check_local(local: &str) -> Result<(), InvalidEmail> {
     Ok(())
 }
 
-fn ascii_domain(domain: &str) -> Result<String, InvalidEmail> {
+pub(crate) fn ascii_domain(domain: &str) -> Result<String, InvalidEmail> {
     // A domain with one of these would be read as something else by the host parser.
     if domain.is_empty() || domain.contains(|c: char| c.is_whitespace() || "/?#:%[]@\\".contains(c)) {
         return Err(invalid("the domain has a character that is not allowed"));

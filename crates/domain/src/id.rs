@@ -81,6 +81,18 @@ typed_id!(
     ProgramId
 );
 typed_id!(
+    /// An organisation: the controller, above programs.
+    OrganisationId
+);
+typed_id!(
+    /// One cause of a suppression.
+    CauseId
+);
+typed_id!(
+    /// The record of a cause that was lifted.
+    LiftId
+);
+typed_id!(
     /// A lead: one creator, as one source knows them.
     LeadId
 );

@@ -23,4 +23,5 @@ pub mod qualification;
 pub mod reject;
 pub mod smtp_reply;
 pub mod submission;
+pub mod suppression;
 pub mod text;

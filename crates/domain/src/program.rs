@@ -4,13 +4,13 @@ use std::{fmt, str::FromStr};
 
 use crate::{email::EmailAddress, id::ProgramId, legal::Basis};
 
-/// A program's short name, for commands and addresses: 1 to 40 lower-case letters, digits or `-`.
+/// The short name of a program or an organisation, for commands and addresses: 1 to 40 lower-case letters, digits or `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slug(String);
 
 /// The text is no short name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a program's short name: it must have 1 to 40 lower-case letters, digits or `-`")]
+#[error("not a short name: it must have 1 to 40 lower-case letters, digits or `-`")]
 pub struct InvalidSlug;
 
 impl Slug {

@@ -7,6 +7,7 @@ use std::fmt;
 use crate::{
     enrichment::Score,
     law::{Ruling, Verdict},
+    suppression::ContactList,
 };
 
 /// The score from which a lead qualifies, unless a program says otherwise.
@@ -25,6 +26,8 @@ pub struct Candidate {
     pub sent: bool,
     /// Whether the recipient objected, bounced or complained.
     pub suppressed: bool,
+    /// The do-not-contact list that the recipient is on, if there is one.
+    pub do_not_contact: Option<ContactList>,
     /// Whether there is an address to write to.
     pub has_address: bool,
     /// What the law of first contact says.
@@ -49,6 +52,11 @@ pub enum Blocker {
     AlreadySent,
     /// The recipient must not be written to.
     Suppressed,
+    /// The recipient is on a do-not-contact list.
+    DoNotContact {
+        /// The list.
+        list: ContactList,
+    },
     /// There is no address.
     NoAddress,
     /// The law forbids it.
@@ -78,6 +86,7 @@ impl Blocker {
             Self::NotCompliant => "not_compliant".to_owned(),
             Self::AlreadySent => "already_sent".to_owned(),
             Self::Suppressed => "suppressed".to_owned(),
+            Self::DoNotContact { list } => format!("do_not_contact:{}", list.name()),
             Self::NoAddress => "no_address".to_owned(),
             Self::LegalDenied { rule } => format!("legal_denied:{rule}"),
             Self::LegalUnknown { rule } => format!("legal_unknown:{rule}"),
@@ -95,6 +104,7 @@ impl fmt::Display for Blocker {
             Self::NotCompliant => f.write_str("the analyst found it not compliant"),
             Self::AlreadySent => f.write_str("this mail was already sent"),
             Self::Suppressed => f.write_str("the recipient must not be written to"),
+            Self::DoNotContact { list } => write!(f, "the recipient is on the do-not-contact list of {}s", list.name()),
             Self::NoAddress => f.write_str("there is no e-mail address"),
             Self::LegalDenied { rule } => write!(f, "the law of their country refuses it ({rule})"),
             Self::LegalUnknown { rule } => write!(f, "too little is known to ask the law ({rule})"),
@@ -124,10 +134,20 @@ impl Decision {
     }
 }
 
-/// Decides: `score >= threshold && compliant && !sent && !suppressed`, an address, the law, and a
+/// Decides: `score >= threshold && compliant && !sent && !suppressed`, on no do-not-contact list, an address, the law, and a
 /// sender who can be named.
 pub fn qualify(candidate: &Candidate) -> Decision {
-    let Candidate { score, threshold, compliant, sent, suppressed, has_address, legal, incomplete_sender } = candidate;
+    let Candidate {
+        score,
+        threshold,
+        compliant,
+        sent,
+        suppressed,
+        do_not_contact,
+        has_address,
+        legal,
+        incomplete_sender,
+    } = candidate;
     let rule = || legal.rule.clone();
     let checks = [
         (score.get() < *threshold)
@@ -135,6 +155,7 @@ pub fn qualify(candidate: &Candidate) -> Decision {
         (!compliant).then_some(Blocker::NotCompliant),
         sent.then_some(Blocker::AlreadySent),
         suppressed.then_some(Blocker::Suppressed),
+        do_not_contact.map(|list| Blocker::DoNotContact { list }),
         (!has_address).then_some(Blocker::NoAddress),
         (legal.ruling == Ruling::Deny).then(|| Blocker::LegalDenied { rule: rule() }),
         (legal.ruling == Ruling::Hold).then(|| Blocker::LegalUnknown { rule: rule() }),
@@ -170,6 +191,7 @@ mod tests {
             compliant: true,
             sent: false,
             suppressed: false,
+            do_not_contact: None,
             has_address: true,
             legal: judge(Some("US")),
             incomplete_sender: false,
@@ -188,6 +210,7 @@ mod tests {
             compliant: false,
             sent: true,
             suppressed: true,
+            do_not_contact: Some(ContactList::Colleague),
             has_address: false,
             legal: judge(None),
             incomplete_sender: true,
@@ -202,6 +225,7 @@ mod tests {
                 "not_compliant",
                 "already_sent",
                 "suppressed",
+                "do_not_contact:colleague",
                 "no_address",
                 "legal_unknown:v2/email/unknown-country",
                 "incomplete_sender"
@@ -221,18 +245,18 @@ mod tests {
         #[test]
         fn no_mail_without_every_reason_to_send_it(
             score in 0_i64..=100, threshold in 0_i16..=100, compliant: bool, sent: bool, suppressed: bool,
-            has_address: bool, incomplete_sender: bool,
+            has_address: bool, incomplete_sender: bool, listed: bool,
             country in proptest::option::of("[A-Z]{2}"),
         ) {
             let legal = judge(country.as_deref());
             let allowed = legal.ruling == Ruling::Allow;
             let candidate = Candidate {
                 score: Score::new(score).unwrap(), threshold, compliant, sent, suppressed, has_address, legal,
-                incomplete_sender,
+                incomplete_sender, do_not_contact: listed.then_some(ContactList::Customer),
             };
             let planned = qualify(&candidate) == Decision::Plan;
             let expected = score >= i64::from(threshold) && compliant && !sent && !suppressed && has_address && allowed
-                && !incomplete_sender;
+                && !incomplete_sender && !listed;
             prop_assert_eq!(planned, expected);
         }
     }

@@ -44,6 +44,10 @@ pub enum Column {
     ContactEvidence,
     /// `collection_runs.file_name`
     RunFileName,
+    /// `suppression_causes.evidence`: why somebody was suppressed by hand, which may name the person
+    SuppressionEvidence,
+    /// `suppression_lifts.evidence`: the consent that ended an objection
+    LiftEvidence,
 }
 
 impl Column {
@@ -64,6 +68,8 @@ impl Column {
             Self::RejectedRow => "rejected_leads.raw",
             Self::ContactEvidence => "contact_evidence.evidence",
             Self::RunFileName => "collection_runs.file_name",
+            Self::SuppressionEvidence => "suppression_causes.evidence",
+            Self::LiftEvidence => "suppression_lifts.evidence",
         }
     }
 

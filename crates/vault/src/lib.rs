@@ -19,9 +19,9 @@ mod program;
 pub mod token;
 
 pub use data_key::{Column, DataKey, Sealed};
-pub use index::{BlindIndex, INDEX_VERSION};
+pub use index::{BlindIndex, INDEX_VERSION, IndexKey};
 pub use master::{MasterKey, MasterKeyError, Vault};
-pub use program::ProgramKeys;
+pub use program::{OrganisationKeys, ProgramKeys};
 
 /// What can go wrong when something sealed is opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use domain::id::{LeadId, ProgramId};
+use domain::id::{LeadId, OrganisationId, ProgramId};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -11,7 +11,7 @@ use crate::{
     VaultError,
     aead::{self, KEY_BYTES},
     data_key::DataKey,
-    program::ProgramKeys,
+    program::{OrganisationKeys, ProgramKeys},
 };
 
 const PREFIX: &str = "lmk1_";
@@ -115,6 +115,20 @@ impl Vault {
         let what = "programs.wrapped_keys";
         let bytes = self.unwrap(&associated(what, program, &[]), wrapped, what)?;
         ProgramKeys::from_bytes(program, &bytes).ok_or(VaultError::Format { what })
+    }
+
+    /// Wraps an organisation's keys, for `organisations.wrapped_keys`: as those of the program with the same id.
+    pub fn wrap_organisation_keys(&self, organisation: OrganisationId, keys: &OrganisationKeys) -> Vec<u8> {
+        self.wrap_program_keys(ProgramId::from_uuid(organisation.as_uuid()), keys.as_program())
+    }
+
+    /// Unwraps an organisation's keys.
+    pub fn unwrap_organisation_keys(
+        &self,
+        organisation: OrganisationId,
+        wrapped: &[u8],
+    ) -> Result<OrganisationKeys, VaultError> {
+        self.unwrap_program_keys(ProgramId::from_uuid(organisation.as_uuid()), wrapped).map(OrganisationKeys::of)
     }
 
     fn wrap(&self, associated: &[u8], secret: &[u8]) -> Vec<u8> {
