@@ -27,6 +27,7 @@ pub mod jobs;
 pub mod leads;
 pub mod leases;
 pub mod model_usage;
+pub mod organisations;
 pub mod outbox;
 pub mod outreach;
 pub mod programs;

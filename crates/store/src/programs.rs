@@ -10,7 +10,7 @@ use std::{
 
 use domain::{
     email::EmailAddress,
-    id::ProgramId,
+    id::{OrganisationId, ProgramId},
     program::{Program, ProgramSettings, Slug},
 };
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use vault::{ProgramKeys, Vault};
 
 pub use self::change::{Change, Changed, Version, by_slug_with_version, law_version, set};
-use crate::{Connection, Db, StoreError, unreadable};
+use crate::{Connection, Db, StoreError, organisations::OpenOrganisation, unreadable};
 
 /// A program with its keys unwrapped.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct OpenProgram {
     pub rests: bool,
 }
 
-/// Creates a program with new keys.
+/// Creates a program with new keys, in an organisation of its own.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when the short name is taken.
@@ -43,12 +43,40 @@ pub async fn create(
     now: OffsetDateTime,
 ) -> Result<OpenProgram, StoreError> {
     let id = ProgramId::generate();
-    let keys = ProgramKeys::generate(id);
+    store(db, vault, slug, settings, ProgramKeys::generate(id), None, now).await
+}
+
+/// Creates a program of an organisation, whose blind indexes and suppressions it shares; its other keys are its own.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when the short name is taken.
+pub async fn create_in(
+    db: &Db,
+    vault: &Vault,
+    organisation: &OpenOrganisation,
+    slug: &Slug,
+    settings: &ProgramSettings,
+    now: OffsetDateTime,
+) -> Result<OpenProgram, StoreError> {
+    let keys = ProgramKeys::generate_in(ProgramId::generate(), &organisation.keys);
+    store(db, vault, slug, settings, keys, Some(organisation.organisation.id), now).await
+}
+
+async fn store(
+    db: &Db,
+    vault: &Vault,
+    slug: &Slug,
+    settings: &ProgramSettings,
+    keys: ProgramKeys,
+    organisation: Option<OrganisationId>,
+    now: OffsetDateTime,
+) -> Result<OpenProgram, StoreError> {
+    let id = keys.program();
     let wrapped = vault.wrap_program_keys(id, &keys);
     let inserted = db
         .transact("program.create", |tx, _| {
             let wrapped = wrapped.clone();
-            Box::pin(async move { insert(tx, id, slug, settings, &wrapped, now).await })
+            Box::pin(async move { insert(tx, id, slug, settings, &wrapped, organisation, now).await })
         })
         .await?;
     if !inserted {
@@ -63,12 +91,15 @@ async fn insert(
     slug: &Slug,
     settings: &ProgramSettings,
     wrapped_keys: &[u8],
+    organisation: Option<OrganisationId>,
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
+    // Without an organisation, a trigger gives it one of its own, as it does for releases that don't know of them.
     let inserted = sqlx::query!(
         "INSERT INTO programs (id, slug, name, sender_name, sender_email, reply_to, postal_address, privacy_url,
-                               threshold, niches, product, basis, daily_cap, paused, wrapped_keys, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16)
+                               threshold, niches, product, basis, daily_cap, paused, wrapped_keys, created_at, updated_at,
+                               organisation_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17)
          ON CONFLICT (slug) DO NOTHING",
         id.as_uuid(),
         slug.as_str(),
@@ -86,6 +117,7 @@ async fn insert(
         settings.paused,
         wrapped_keys,
         now,
+        organisation.map(|organisation| organisation.as_uuid()),
     )
     .execute(connection)
     .await?;

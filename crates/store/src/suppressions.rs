@@ -1,22 +1,80 @@
-//! Who must not be written to. A suppression is a blind index: it outlives the lead.
+//! Who must not be written to, and why. A suppression is a blind index: it outlives the lead.
 //!
-//! A suppression is a fact, written in the transaction of the event that it comes from. What is unsent to the recipient is
-//! cancelled right after it, by [`recipients::cancel_suppressed`], and once more some minutes later, by [`apply`]: a mail may
-//! have been planned by a transaction that was under way. A claim and the move to the data phase look at the fact itself.
+//! ```text
+//!  suppression_causes                         suppressions                   outreach
+//!  (scope, subject, cause), each stands  ──►  one row per program and   ──►  unsent rows are cancelled;
+//!  until it is lifted                         recipient that is covered      claim and data phase look here
+//! ```
+//!
+//! A cause is a fact, written with the rows of `suppressions` that follow from it in one transaction: a cause by address has one
+//! in every program of its scope, one by user name or domain in the programs of the leads that it covers. What is unsent to the
+//! recipient is cancelled right after it, by [`recipients::cancel_suppressed`], and once more some minutes later, by [`apply`]: a
+//! mail may have been planned by a transaction that was under way. A claim and the move to the data phase look at the fact itself.
+//!
+//! Leads that are stored later get their row when they are taken in, and at the latest when they are decided about
+//! ([`standing`] looks their causes up). Adding a cause holds a shared advisory lock of the organisation until the transaction
+//! ends, lifting one holds it alone: so that whoever lifts the last cause sees every other.
+
+mod causes;
+mod cover;
+mod domains;
+mod follow_up;
+mod lift;
+mod read;
+mod standing;
 
 use std::time::Duration;
 
-use domain::id::{LeadId, ProgramId};
+use domain::{
+    id::{CauseId, LeadId, OrganisationId, ProgramId},
+    suppression::{Cause, SubjectKind},
+};
 use vault::{BlindIndex, INDEX_VERSION};
 
+pub(crate) use self::cover::{NewLead, cover_new, cover_standing};
+pub use self::{
+    causes::{NewCause, Recorded, programs_of, record},
+    domains::{Hashed, hash_domains},
+    follow_up::{apply_causes, cancel, decide_again},
+    lift::{Evidence, Lift, Lifted, LiftedSubject, leads_of, lift},
+    read::{Filter, StoredCause, count, page},
+    standing::{Standing, skip_analysis, standing},
+};
 use crate::{Connection, Db, StoreError, outreach::recipients, programs};
 
 /// Recipients of one transaction.
 const PAGE: i64 = 500;
-/// No transaction that plans a mail takes longer.
+/// No transaction that plans a mail, or takes a lead in, takes longer.
 const IN_FLIGHT: Duration = Duration::from_mins(2);
 
-/// Why.
+/// Where a suppression holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuppressionScope {
+    /// The organisation.
+    pub organisation: OrganisationId,
+    /// One of its programs; `None` means all of them, also those that come later.
+    pub program: Option<ProgramId>,
+}
+
+/// Whom a suppression is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SubjectIndex {
+    /// By what it names them.
+    pub kind: SubjectKind,
+    /// The keyed hash.
+    pub index: BlindIndex,
+    /// Whether it is the domains below one.
+    pub subdomains: bool,
+}
+
+impl SubjectIndex {
+    /// The hash of a subject, with a scope's index key.
+    pub fn of(subject: &domain::suppression::Subject, keys: &vault::IndexKey) -> Self {
+        Self { kind: subject.kind(), index: keys.subject(subject), subdomains: subject.is_wildcard() }
+    }
+}
+
+/// Why a recipient is suppressed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuppressionReason {
     /// They asked for it.
@@ -30,19 +88,27 @@ pub enum SuppressionReason {
 }
 
 impl SuppressionReason {
-    /// The name, as stored.
-    pub const fn name(self) -> &'static str {
+    /// The cause that it is.
+    pub const fn cause(self) -> Cause {
         match self {
-            Self::Unsubscribed => "unsubscribed",
-            Self::HardBounce => "hard_bounce",
-            Self::Complaint => "complaint",
-            Self::Manual => "manual",
+            Self::Unsubscribed => Cause::Objection,
+            Self::HardBounce => Cause::HardBounce,
+            Self::Complaint => Cause::Complaint,
+            Self::Manual => Cause::Manual,
         }
     }
 }
 
-/// Suppresses recipients at once. Returns the leads behind those that were not suppressed before, so that the caller can tell
-/// of it. Once it is committed, cancel what is unsent to them: [`recipients::cancel_suppressed`].
+/// The reason of a row of `suppressions`, which releases without causes read too.
+const fn reason_of(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Objection => "unsubscribed",
+        other => other.name(),
+    }
+}
+
+/// Suppresses recipients of a program at once. Returns the leads behind those that were not suppressed before, so that the
+/// caller can tell of it. Once it is committed, cancel what is unsent to them: [`recipients::cancel_suppressed`].
 pub async fn add(
     connection: &mut Connection,
     program: ProgramId,
@@ -52,15 +118,42 @@ pub async fn add(
     let mut recipients: Vec<Vec<u8>> = recipients.iter().map(|recipient| recipient.to_vec()).collect();
     recipients.sort_unstable();
     recipients.dedup();
+    let causes: Vec<uuid::Uuid> = recipients.iter().map(|_| CauseId::generate().as_uuid()).collect();
+    let organisation = sqlx::query_scalar!(
+        r#"SELECT organisation_id AS "organisation_id!" FROM programs WHERE id = $1"#,
+        program.as_uuid(),
+    )
+    .fetch_optional(&mut *connection)
+    .await?
+    .map(OrganisationId::from_uuid);
+    if let Some(organisation) = organisation {
+        causes::lock(connection, organisation, false).await?;
+        sqlx::query!(
+            "INSERT INTO suppression_causes (organisation_id, id, program_id, kind, subject_index, index_version, cause,
+                                             created_at, created_by, applied_at)
+             SELECT $1, id, $2, 'email', recipient_index, $3, $4, now(), 'process:leadmill', now()
+             FROM UNNEST($5::uuid[], $6::bytea[]) AS n (id, recipient_index)
+             ON CONFLICT DO NOTHING",
+            organisation.as_uuid(),
+            program.as_uuid(),
+            INDEX_VERSION,
+            reason.cause().name(),
+            &causes,
+            &recipients,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
     let added = sqlx::query_scalar!(
-        "INSERT INTO suppressions (program_id, recipient_index, index_version, reason, created_at)
-         SELECT $1, recipient_index, $2, $3, now() FROM UNNEST($4::bytea[]) AS n (recipient_index)
+        "INSERT INTO suppressions (program_id, recipient_index, index_version, reason, created_at, cause_recorded)
+         SELECT $1, recipient_index, $2, $3, now(), $5 FROM UNNEST($4::bytea[]) AS n (recipient_index)
          ON CONFLICT (program_id, recipient_index) DO NOTHING
          RETURNING recipient_index",
         program.as_uuid(),
         INDEX_VERSION,
-        reason.name(),
+        reason_of(reason.cause()),
         &recipients,
+        organisation.is_some(),
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -76,6 +76,8 @@ pub fn decide(lead: &EnrichedLead, program: &Program) -> Decision {
         compliant: lead.enrichment.compliant,
         sent: lead.sent,
         suppressed: lead.suppressed,
+        // Whoever is on a list is suppressed as well; the store's decision tells the two apart.
+        do_not_contact: None,
         has_address: profile.email.is_some(),
         legal: Law::current().judge(profile.country, contact),
         incomplete_sender: !settings.can_send(),

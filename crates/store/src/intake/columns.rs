@@ -2,10 +2,10 @@
 
 use domain::{id::LeadId, lead::Profile, submission::CountrySource};
 use uuid::Uuid;
-use vault::BlindIndex;
+use vault::{BlindIndex, IndexKey};
 
 use super::plan::LeadKey;
-use crate::leads::SealedProfile;
+use crate::{leads::SealedProfile, suppressions::NewLead};
 
 /// The columns of the profiles that a statement writes.
 #[derive(Default)]
@@ -23,6 +23,11 @@ pub(super) struct Columns {
     pub(super) email_indexes: Vec<Option<Vec<u8>>>,
     /// How the country was found out; none where the submission says nothing about it.
     pub(super) country_sources: Vec<Option<i16>>,
+    /// Per lead, the hashes of everything that covers its address by domain, 16 bytes each: an array of arrays can't be
+    /// unnested by rows.
+    pub(super) domain_indexes: Vec<Option<Vec<u8>>>,
+    /// What a suppression can name the leads by that have an address.
+    pub(super) named: Vec<NewLead>,
     /// Of new leads only.
     pub(super) sources: Vec<String>,
     pub(super) username_indexes: Vec<Vec<u8>>,
@@ -39,7 +44,16 @@ impl Columns {
         profile: &Profile,
         country_source: Option<CountrySource>,
         sealed: SealedProfile,
+        keys: &IndexKey,
     ) {
+        let domains = profile.email.as_ref().map(|email| keys.domains_of(email));
+        if let (Some(recipient), Some(domains)) = (sealed.email_index, &domains) {
+            let own = [recipient, keys.username(&profile.username)];
+            let subjects = own.iter().chain(domains).map(|index| index.to_vec()).collect();
+            self.named.push(NewLead { recipient: recipient.to_vec(), subjects });
+        }
+        let joined = |domains: Vec<BlindIndex>| domains.iter().flat_map(|index| *index.as_bytes()).collect();
+        self.domain_indexes.push(domains.map(joined));
         self.ids.push(id.as_uuid());
         self.names.push(sealed.name);
         self.usernames.push(sealed.username);

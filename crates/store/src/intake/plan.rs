@@ -147,7 +147,7 @@ impl<'b> Plan<'b> {
                 let data_key = DataKey::generate(self.program);
                 let recipient = email_index(profile);
                 let sealed = SealedProfile::seal(profile, id, &data_key, recipient);
-                inserts.push(id, profile, item.country_source, sealed);
+                inserts.push(id, profile, item.country_source, sealed, program.keys.index());
                 inserts.push_new(*key, item.line, vault.wrap_lead_key(self.program, id, &data_key));
                 evidence.extend(SealedEvidence::of_new(item, id, &data_key, recipient));
                 Write { accepted: Accepted::New(id), revision: 1 }
@@ -164,7 +164,7 @@ impl<'b> Plan<'b> {
                 evidence.extend(shown);
                 let sealed = SealedProfile::seal(&merged, *id, &lead.key, recipient);
                 let country_source = item.profile.country.and(item.country_source);
-                updates.push(*id, &merged, country_source, sealed);
+                updates.push(*id, &merged, country_source, sealed, program.keys.index());
                 updates.push_changed(lead.lead.revision);
                 Write { accepted: Accepted::Updated(*id), revision: lead.lead.revision + 1 }
             }

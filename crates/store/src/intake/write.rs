@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Connection, StoreError, contact_evidence, leads, outbox, rejects,
     runs::{self, Counts},
+    suppressions,
 };
 
 impl Plan<'_> {
@@ -37,6 +38,9 @@ impl Plan<'_> {
         self.insert(tx, &writes.inserts).await?;
         self.update(tx, &writes.updates).await?;
         contact_evidence::insert(tx, self.program, self.batch.run_id, &writes.evidence, self.batch.now).await?;
+        for named in [&writes.inserts.named, &writes.updates.named] {
+            suppressions::cover_new(tx, self.program, named).await?;
+        }
         let events: Vec<Outgoing> = writes
             .leads
             .iter()
@@ -85,14 +89,18 @@ impl Plan<'_> {
         sqlx::query!(
             "INSERT INTO leads (program_id, id, source, name, username, email, profile_url, follower_count, bio, verified,
                                 location, country, username_index, email_index, index_version, created_at, updated_at,
-                                run_id, line, country_source)
+                                run_id, line, country_source, domain_indexes, domain_indexes_of)
              SELECT $1, id, source, name, username, email, profile_url, follower_count, bio, verified, location, country,
-                    username_index, email_index, $2, $3, $3, $17, line, country_source
+                    username_index, email_index, $2, $3, $3, $17, line, country_source,
+                    CASE WHEN domains IS NOT NULL THEN
+                        ARRAY(SELECT substring(n.domains FROM i * 16 + 1 FOR 16)
+                              FROM generate_series(0, octet_length(n.domains) / 16 - 1) AS i ORDER BY i) END,
+                    email_index
              FROM UNNEST($4::uuid[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bigint[],
                          $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[], $16::bytea[],
-                         $18::bigint[], $19::smallint[])
+                         $18::bigint[], $19::smallint[], $20::bytea[])
                   AS n (id, source, name, username, email, profile_url, follower_count, bio, verified, location, country,
-                        username_index, email_index, line, country_source)",
+                        username_index, email_index, line, country_source, domains)",
             self.program.as_uuid(),
             INDEX_VERSION,
             self.batch.now,
@@ -112,6 +120,7 @@ impl Plan<'_> {
             self.batch.run_id.as_uuid(),
             &new.lines,
             &new.country_sources as &[Option<i16>],
+            &new.domain_indexes as &[Option<Vec<u8>>],
         )
         .execute(&mut *tx)
         .await
@@ -143,12 +152,17 @@ impl Plan<'_> {
              SET name = n.name, username = n.username, email = n.email, profile_url = n.profile_url,
                  follower_count = n.follower_count, bio = n.bio, verified = n.verified, location = n.location,
                  country = n.country, country_source = coalesce(n.country_source, l.country_source),
-                 email_index = n.email_index, index_version = $2, revision = l.revision + 1, updated_at = $3
+                 email_index = n.email_index, index_version = $2, revision = l.revision + 1, updated_at = $3,
+                 domain_indexes_of = n.email_index,
+                 domain_indexes =
+                    CASE WHEN n.domains IS NOT NULL THEN
+                        ARRAY(SELECT substring(n.domains FROM i * 16 + 1 FOR 16)
+                              FROM generate_series(0, octet_length(n.domains) / 16 - 1) AS i ORDER BY i) END
              FROM UNNEST($1::uuid[], $4::uuid[], $5::int[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[],
                          $10::bigint[], $11::bytea[], $12::boolean[], $13::bytea[], $14::text[], $15::bytea[],
-                         $16::smallint[])
+                         $16::smallint[], $17::bytea[])
                   AS n (program_id, id, revision, name, username, email, profile_url, follower_count, bio, verified,
-                        location, country, email_index, country_source)
+                        location, country, email_index, country_source, domains)
              WHERE l.program_id = n.program_id AND l.id = n.id AND l.revision = n.revision
                AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id)",
             // A column, not a value: for a program that the statistics don't know, the planner reads all its leads.
@@ -168,6 +182,7 @@ impl Plan<'_> {
             &changed.countries as &[Option<String>],
             &changed.email_indexes as &[Option<Vec<u8>>],
             &changed.country_sources as &[Option<i16>],
+            &changed.domain_indexes as &[Option<Vec<u8>>],
         )
         .execute(&mut *tx)
         .await?;

@@ -80,7 +80,8 @@ pub async fn claim(
            ), seen AS (
                SELECT d.program_id, d.id, d.recipient_index,
                       CASE WHEN NOT f.alive THEN 'erased'
-                           WHEN f.suppressed THEN 'suppressed'
+                           WHEN f.suppressed THEN (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
+                                                  WHERE program_id = d.program_id AND recipient_index = d.recipient_index)
                            WHEN l.email_index IS NULL THEN 'no_address'
                            WHEN l.email_index <> d.recipient_index THEN 'plan_again'
                            WHEN d.permitted_until <= now() OR coalesce(d.law_version, 1) < $5::smallint THEN 'plan_again'

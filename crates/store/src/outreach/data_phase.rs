@@ -106,7 +106,8 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
            FROM (
                SELECT n.program_id, n.id, n.token,
                       CASE WHEN NOT f.alive THEN 'erased'
-                           WHEN f.suppressed THEN 'suppressed'
+                           WHEN f.suppressed THEN (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
+                                                  WHERE program_id = n.program_id AND recipient_index = i.recipient_index)
                            WHEN f.declined THEN 'no_longer_qualified'
                            WHEN f.stopped OR f.moved OR f.expired THEN 'queue'
                            ELSE 'retry' END AS obstacle

@@ -23,7 +23,7 @@ pub(super) use self::facts::{Facts, decide, name_of, programs_of, read as read_f
 use vault::BlindIndex;
 
 use super::recipients;
-use crate::{Connection, StoreError, leads, programs};
+use crate::{Connection, StoreError, leads, programs, suppressions};
 
 /// A lead to decide about.
 #[derive(Debug, Clone)]
@@ -178,6 +178,9 @@ pub async fn plan(connection: &mut Connection, items: &[PlanItem]) -> Result<Vec
     let recorded = facts::record(connection, &decided).await?;
     decided.retain(|lead| recorded.contains(&lead.id()));
 
+    // What a claim looks at. A cause that covers the lead otherwise than by its address may have come before the lead.
+    suppressions::cover_standing(connection, decided.iter().map(|lead| (lead.item.program_id, &lead.facts.standing)))
+        .await?;
     let written = rows::write(connection, &decided).await?;
     recipients::inherit(connection, &written.free).await?;
 

@@ -107,22 +107,23 @@ pub async fn cancel_suppressed(
     // looked up: as a parameter, one that the statistics don't know is taken for an empty one, and all its mails are read.
     let cancelled = sqlx::query!(
         "WITH unsent AS MATERIALIZED (
-             SELECT n.program_id, i.id
+             SELECT n.program_id, i.id, s.reason
              FROM UNNEST($2::uuid[], $3::bytea[]) AS n (program_id, recipient)
              CROSS JOIN LATERAL (SELECT id, state FROM outreach
                                  WHERE program_id = n.program_id AND recipient_index = n.recipient OFFSET 0) i
-             CROSS JOIN LATERAL (SELECT recipient_index FROM suppressions
+             CROSS JOIN LATERAL (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END AS reason
+                                 FROM suppressions
                                  WHERE program_id = n.program_id AND recipient_index = n.recipient OFFSET 0) s
              WHERE i.state IN ('queued', 'deferred', 'held')
              ORDER BY i.id
          ), locked AS MATERIALIZED (
-             SELECT u.program_id, u.id
+             SELECT u.program_id, u.id, u.reason
              FROM unsent u
              CROSS JOIN LATERAL (SELECT id FROM outreach
                                  WHERE program_id = u.program_id AND id = u.id FOR NO KEY UPDATE) o
          )
          UPDATE outreach o
-         SET state = 'cancelled', reason = 'suppressed', due_at = NULL, recipient_key = NULL, updated_at = now()
+         SET state = 'cancelled', reason = l.reason, due_at = NULL, recipient_key = NULL, updated_at = now()
          FROM locked l
          WHERE o.program_id = l.program_id AND o.id = l.id AND (l.program_id = $1) IS TRUE
            AND CASE WHEN o.state IN ('queued', 'deferred', 'held') THEN true ELSE false END",

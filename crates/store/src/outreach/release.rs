@@ -250,9 +250,9 @@ async fn requeue_captured(connection: &mut Connection, program: ProgramId, rows:
                SELECT o.program_id, o.id,
                       CASE WHEN NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = o.program_id AND k.lead_id = o.lead_id)
                            THEN 'erased'
-                           WHEN EXISTS (SELECT FROM suppressions s WHERE s.program_id = o.program_id
-                                                                     AND s.recipient_index = o.recipient_index)
-                           THEN 'suppressed' END AS obstacle
+                           ELSE (SELECT CASE s.reason WHEN 'do_not_contact' THEN s.reason ELSE 'suppressed' END
+                                 FROM suppressions s WHERE s.program_id = o.program_id
+                                                       AND s.recipient_index = o.recipient_index) END AS obstacle
                FROM outreach o WHERE o.program_id = $1 AND o.id = ANY($2) AND o.state = 'captured'
            ), gone AS (
                DELETE FROM captured_mails WHERE program_id = $1 AND outreach_id IN (SELECT id FROM v)

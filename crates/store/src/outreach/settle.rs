@@ -274,7 +274,8 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
                                 AND i.first_attempt_at < now() - $10 * interval '1 day' THEN 'failed'
                            ELSE n.state END::outreach_state AS state,
                       CASE WHEN n.repeats AND f.erased THEN 'erased'
-                           WHEN n.repeats AND f.suppressed THEN 'suppressed'
+                           WHEN n.repeats AND f.suppressed THEN (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
+                                                              WHERE program_id = n.program_id AND recipient_index = i.recipient_index)
                            ELSE n.reason END AS reason
                FROM (SELECT *, state IN ('captured', 'deferred', 'queued', 'held') AS repeats
                      FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::float8[], $7::boolean[],

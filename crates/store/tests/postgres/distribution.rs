@@ -26,7 +26,11 @@ enum Place {
 
 /// Every table, with the place that was decided on.
 const PLACES: &[(&str, Place)] = &[
+    ("organisations", Place::Reference),
     ("programs", Place::Reference),
+    // Few beside the leads, and read for all programs of an organisation at once.
+    ("suppression_causes", Place::Reference),
+    ("suppression_lifts", Place::Reference),
     ("api_keys", Place::Distributed),
     ("leads", Place::Distributed),
     ("lead_keys", Place::Distributed),
@@ -52,6 +56,12 @@ const PLACES: &[(&str, Place)] = &[
     ("queue_observations", Place::Local),
     ("_sqlx_migrations", Place::Local),
 ];
+
+/// What is given up where tables are distributed, with what the guide tells an operator to run for it.
+const GIVEN_UP: &[(&str, &str)] = &[(
+    "the trigger `suppression_of_an_older_release` stands on `suppressions`",
+    "DROP TRIGGER suppression_of_an_older_release ON suppressions;",
+)];
 
 const COLUMN: &str = "program_id";
 
@@ -151,7 +161,11 @@ async fn list<const COLUMNS: usize>(connection: &mut PgConnection, query: &'stat
 #[tokio::test]
 async fn every_table_that_is_distributed_by_program_keeps_to_the_rules_of_citus() {
     let database = TestDatabase::create().await;
-    assert_eq!(obstacles(&mut database.connect().await).await, Vec::<String>::new());
+    let given_up: Vec<&str> = GIVEN_UP.iter().map(|(obstacle, _)| *obstacle).collect();
+    assert_eq!(obstacles(&mut database.connect().await).await, given_up);
+    for (obstacle, statement) in GIVEN_UP {
+        assert!(GUIDE.lines().any(|line| line == *statement), "the guide says nothing of this: {obstacle}");
+    }
     database.cleanup().await;
 }
 
@@ -190,7 +204,9 @@ async fn what_breaks_a_rule_is_named() {
         ),
     ] {
         sqlx::raw_sql(&format!("BEGIN; {statement}")).execute(&mut connection).await.unwrap();
-        assert_eq!(obstacles(&mut connection).await, [expected]);
+        let mut found = obstacles(&mut connection).await;
+        found.retain(|obstacle| GIVEN_UP.iter().all(|(given_up, _)| obstacle != given_up));
+        assert_eq!(found, [expected]);
         sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.unwrap();
     }
     database.cleanup().await;
@@ -201,14 +217,17 @@ const GUIDE: &str = include_str!("../../../../deploy/PERFORMANCE.md");
 
 #[tokio::test]
 async fn the_guide_distributes_every_table_that_is_to_be_and_each_after_those_it_refers_to() {
-    let told: Vec<&str> = GUIDE
-        .lines()
-        .filter_map(|line| line.strip_prefix("SELECT create_distributed_table('")?.split('\'').next())
-        .collect();
+    let names = |line: &'static str| {
+        let rest = ["SELECT create_distributed_table('", "SELECT create_reference_table('"]
+            .iter()
+            .find_map(|function| line.strip_prefix(function))?;
+        rest.split('\'').next()
+    };
+    let told: Vec<&str> = GUIDE.lines().filter_map(names).collect();
     let mut sorted = told.clone();
     sorted.sort_unstable();
     let mut wanted: Vec<&str> =
-        PLACES.iter().filter(|(_, place)| *place == Place::Distributed).map(|(table, _)| *table).collect();
+        PLACES.iter().filter(|(_, place)| *place != Place::Local).map(|(table, _)| *table).collect();
     wanted.sort_unstable();
     assert_eq!(sorted, wanted);
 

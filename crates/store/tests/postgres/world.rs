@@ -60,7 +60,7 @@ impl World {
         self.start_run().await;
     }
 
-    async fn start_run(&self) {
+    pub async fn start_run(&self) {
         let (id, run) = (self.id(), self.run);
         self.db
             .transact("test.run", |tx, _| {

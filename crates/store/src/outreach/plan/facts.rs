@@ -18,6 +18,7 @@ use crate::{
     contact_evidence::Shown,
     leads,
     programs::{self, CurrentProgram},
+    suppressions::{self, Standing},
     unreadable,
 };
 
@@ -37,7 +38,8 @@ pub struct Facts {
     country: Option<Country>,
     /// Whom a mail goes to, if there is an address.
     pub(crate) recipient: Option<Vec<u8>>,
-    suppressed: bool,
+    /// What stands against the person.
+    pub(crate) standing: Standing,
     /// What shows that this recipient may be written to.
     pub(crate) shown: Shown,
 }
@@ -74,7 +76,8 @@ pub fn decide(facts: &Facts, settings: &ProgramSettings) -> Decision {
         threshold: settings.threshold,
         compliant: facts.compliant,
         sent: facts.sent,
-        suppressed: facts.suppressed,
+        suppressed: facts.standing.is_suppressed(),
+        do_not_contact: facts.standing.list(),
         has_address: facts.recipient.is_some(),
         legal: judge(facts, settings),
         incomplete_sender: !settings.can_send(),
@@ -104,17 +107,13 @@ pub async fn read(
     let rows = sqlx::query!(
         r#"SELECT w.program_id AS "program_id!", w.lead_id AS "lead_id!", e.enrichment_version, e.decided_version,
                   e.decision, e.decision_reasons, e.score, e.compliant, e.niche, e.sent, l.country, l.email_index,
-                  s.suppressed AS "suppressed!", c.consented AS "consented!", c.holds AS "holds!", c.consent_until,
-                  c.published AS "published!"
+                  c.consented AS "consented!", c.holds AS "holds!", c.consent_until, c.published AS "published!"
            FROM UNNEST($1::uuid[], $2::uuid[]) AS w (program_id, lead_id)
            CROSS JOIN LATERAL (SELECT enrichment_version, decided_version, decision, decision_reasons, score, compliant, niche,
                                       sent
                                FROM enriched_leads WHERE program_id = w.program_id AND lead_id = w.lead_id OFFSET 0) e
            CROSS JOIN LATERAL (SELECT country, email_index FROM leads
                                WHERE program_id = w.program_id AND id = w.lead_id OFFSET 0) l
-           CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM suppressions
-                                              WHERE program_id = w.program_id AND recipient_index = l.email_index)
-                                      AS suppressed OFFSET 0) s
            CROSS JOIN LATERAL (SELECT coalesce(bool_or(kind = 1), false) AS consented,
                                       coalesce(bool_or(kind = 1 AND coalesce(expires_at > now(), true)), false) AS holds,
                                       max(expires_at) FILTER (WHERE kind = 1) AS consent_until,
@@ -125,8 +124,9 @@ pub async fn read(
         &programs,
         &leads,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    let mut standing = suppressions::standing(connection, ids).await?;
     let facts = rows.into_iter().filter_map(|row| {
         let inconsistent =
             |table, column, detail: String| StoreError::Inconsistent { table, column, row: row.lead_id, detail };
@@ -145,7 +145,9 @@ pub async fn read(
             sent: row.sent,
             country: unreadable::readable("leads", row.lead_id, country)?,
             recipient: row.email_index,
-            suppressed: row.suppressed,
+            standing: standing
+                .remove(&(ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id)))
+                .unwrap_or_default(),
             shown: Shown::new(row.consented, row.consent_until, row.holds, row.published),
         };
         Some(((ProgramId::from_uuid(row.program_id), LeadId::from_uuid(row.lead_id)), facts))

@@ -81,7 +81,10 @@ impl Decided<'_> {
             Decision::Plan => None,
             Decision::Hold(blockers) => Some(hold::reason_of(blockers)),
             Decision::Decline(blockers) if blockers.contains(&Blocker::Suppressed) => Some(Blocker::Suppressed.code()),
-            Decision::Decline(_) => Some("no_longer_qualified".to_owned()),
+            Decision::Decline(blockers) => {
+                let listed = blockers.iter().find(|blocker| matches!(blocker, Blocker::DoNotContact { .. }));
+                Some(listed.map_or_else(|| "no_longer_qualified".to_owned(), Blocker::code))
+            }
         }
     }
 
