@@ -5,10 +5,11 @@ use std::time::Duration;
 use broker::Admin;
 use pipeline::{
     Outbox, ReconcilerConfig,
-    jobs::{CatchUp, InvalidCron, Job, Schedule},
+    jobs::{CatchUp, Completed, InvalidCron, Job, JobContext, JobError, Schedule},
     reconciler,
 };
 use store::{outreach::reevaluate, suppressions};
+use vault::Vault;
 
 /// How often mails are looked after. What waits for these jobs waits for an exception: the events do the rest at once.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -21,6 +22,8 @@ pub struct JobParts {
     pub admin: Admin,
     /// How eagerly lost messages are looked for.
     pub reconciler: ReconcilerConfig,
+    /// For what is sealed; without it the jobs that open leads fail.
+    pub vault: Option<Vault>,
 }
 
 /// The jobs. How to add one is said at [`pipeline::jobs`].
@@ -28,7 +31,7 @@ pub struct JobParts {
 /// # Errors
 /// When a schedule is no cron expression, which is a defect of this list.
 pub fn catalogue(parts: JobParts) -> Result<Vec<Job>, InvalidCron> {
-    let JobParts { outbox, admin, reconciler } = parts;
+    let JobParts { outbox, admin, reconciler, vault } = parts;
     Ok(vec![
         reconciler::job(reconciler, outbox, admin),
         reconciler::full_scan_job()?,
@@ -46,8 +49,31 @@ pub fn catalogue(parts: JobParts) -> Result<Vec<Job>, InvalidCron> {
             suppressions::apply_all,
         )
         .scheduled(Schedule::every(UPKEEP)),
+        Job::of_rows(
+            "suppressed-leads",
+            "Suppresses leads by user name and domain, and decides again about leads whose suppression was lifted",
+            suppressions::apply_causes,
+        )
+        .scheduled(Schedule::every(UPKEEP)),
+        Job::new("lead-domains", "Hashes the domains of addresses that an older release has stored", move |context| {
+            hash_domains(context, vault.clone())
+        })
+        .scheduled(Schedule::every(UPKEEP)),
         Job::of_rows("job-history", "Deletes records of job runs that nobody needs any more", store::jobs::prune)
             .scheduled(Schedule::cron("17 4 * * *")?)
             .catching_up(CatchUp::Skip),
     ])
+}
+
+async fn hash_domains(context: JobContext, vault: Option<Vault>) -> Result<Completed, JobError> {
+    let vault = vault.ok_or("no master key is configured: set vault.master_key")?;
+    let mut seen = 0;
+    let hashed = suppressions::hash_domains(&context.db, &vault, None, |count| {
+        context.progress.add(count - seen);
+        seen = count;
+    })
+    .await?;
+    let skipped = hashed.skipped;
+    let detail = (skipped > 0).then(|| format!("{skipped} leads can't be opened and were skipped"));
+    Ok(Completed { rows: hashed.leads + skipped, detail })
 }

@@ -78,7 +78,12 @@ impl Process {
             surroundings.health(None),
             publishing_ends.clone(),
         );
-        let parts = JobParts { outbox: outbox.clone(), admin: Admin::new(broker.clone()), reconciler };
+        let parts = JobParts {
+            outbox: outbox.clone(),
+            admin: Admin::new(broker.clone()),
+            reconciler,
+            vault: Some(vault.clone()),
+        };
         let jobs_end = shutdown.soft().child_token();
         let jobs = tokio::spawn(pipeline::jobs::run(db.clone(), jobs::catalogue(parts)?, jobs_end.clone()));
         Ok(Some(Self {

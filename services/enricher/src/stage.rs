@@ -18,6 +18,7 @@ use store::{
     leads::{self, Found},
     model_usage,
     programs::Directory,
+    suppressions::{self, Standing},
 };
 
 use crate::{
@@ -47,6 +48,7 @@ pub struct Spending {
 pub struct EnrichStage {
     analyst: Analyst,
     leads: Batcher<(ProgramId, LeadId), Found, StoreError>,
+    standing: Batcher<(ProgramId, LeadId), Standing, StoreError>,
     programs: Directory,
     clock: Arc<dyn Clock>,
     spending: Option<Spending>,
@@ -55,14 +57,21 @@ pub struct EnrichStage {
     analysed: Counter<u64>,
 }
 
-/// An analysis, sealed and ready to be written.
+/// What is to be written about a lead.
 #[derive(Debug)]
 pub struct Prepared {
     program_id: ProgramId,
     lead_id: LeadId,
     revision: i32,
+    /// None for a person who must not be written to: their profile is not analysed.
+    analysis: Option<Sealed>,
+}
+
+/// An analysis, sealed and ready to be written.
+#[derive(Debug)]
+struct Sealed {
     score: i16,
-    sealed: SealedEnrichment,
+    enrichment: SealedEnrichment,
     tokens: u64,
     claim: Option<AnalysisClaim>,
 }
@@ -78,6 +87,14 @@ impl EnrichStage {
     ) -> Self {
         let vault = programs.vault().clone();
         let claims = spending.as_ref().map(|spending| Claims::new(db.clone(), spending.claim_life));
+        let asked = db.clone();
+        let standing = Batcher::new(READ_BATCH, move |keys: Vec<(ProgramId, LeadId)>| {
+            let db = asked.clone();
+            async move {
+                let keys = keys.as_slice();
+                db.transact("enricher.standing", |tx, _| Box::pin(suppressions::standing(tx, keys))).await
+            }
+        });
         let leads = Batcher::new(READ_BATCH, move |keys: Vec<(ProgramId, LeadId)>| {
             let (db, vault) = (db.clone(), vault.clone());
             async move { leads::open(&db, &vault, &keys).await }
@@ -86,7 +103,7 @@ impl EnrichStage {
             .u64_counter("enricher.analysed")
             .with_description("Leads analysed, by provider and reason of a fallback")
             .build();
-        Self { analyst, leads, programs, clock, spending, claims, analysed }
+        Self { analyst, leads, standing, programs, clock, spending, claims, analysed }
     }
 
     fn count(&self, enrichment: &Enrichment) {
@@ -98,8 +115,11 @@ impl EnrichStage {
     async fn book(&self, tx: &mut Connection, batch: &[Prepared]) -> Result<(), StoreError> {
         let Some(Spending { model, budget, .. }) = &self.spending else { return Ok(()) };
         let mut spent: BTreeMap<ProgramId, u64> = BTreeMap::new();
-        for item in batch.iter().filter(|item| item.tokens > 0) {
-            *spent.entry(item.program_id).or_default() += item.tokens;
+        for item in batch {
+            let tokens = item.analysis.as_ref().map_or(0, |analysis| analysis.tokens);
+            if tokens > 0 {
+                *spent.entry(item.program_id).or_default() += tokens;
+            }
         }
         if !spent.is_empty() {
             let today = self.clock.now().date();
@@ -138,6 +158,15 @@ impl Stage for EnrichStage {
         };
         // First the permit, so that the claim lasts no longer than the work: what waits here may be analysed elsewhere.
         let permit = self.analyst.permit().await;
+        // Last before the analysis: who objects while the lead waits here isn't analysed any more.
+        match self.standing.load(key).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                let revision = open.lead.revision;
+                return Outcome::Apply(Prepared { program_id: key.0, lead_id: key.1, revision, analysis: None });
+            }
+            Err(error) => return Outcome::failed(error),
+        }
         let claim = match &self.claims {
             None => None,
             Some(claims) => match claims.take(key, open.lead.revision).await {
@@ -156,10 +185,12 @@ impl Stage for EnrichStage {
             program_id: key.0,
             lead_id: key.1,
             revision: open.lead.revision,
-            score: enrichment.score.get(),
-            tokens,
-            claim,
-            sealed: enrichments::seal(&open, &program.program.settings.niches, enrichment),
+            analysis: Some(Sealed {
+                score: enrichment.score.get(),
+                tokens,
+                claim,
+                enrichment: enrichments::seal(&open, &program.program.settings.niches, enrichment),
+            }),
         })
     }
 
@@ -171,25 +202,34 @@ impl Stage for EnrichStage {
         Box::pin(async move {
             let now = self.clock.now();
             // Copies, since the same batch may have to be applied again.
-            let sealed: Vec<SealedEnrichment> = batch.iter().map(|item| item.sealed.clone()).collect();
-            let written = enrichments::write(tx, &sealed, now).await?;
-            let claims: Vec<AnalysisClaim> = batch.iter().filter_map(|item| item.claim).collect();
+            let done = || batch.iter().filter_map(|item| item.analysis.as_ref());
+            let sealed: Vec<SealedEnrichment> = done().map(|analysis| analysis.enrichment.clone()).collect();
+            let mut written = enrichments::write(tx, &sealed, now).await?.into_iter();
+            let claims: Vec<AnalysisClaim> = done().filter_map(|analysis| analysis.claim).collect();
             analysis_claims::release(tx, &claims).await?;
+            let skipped: Vec<_> = batch
+                .iter()
+                .filter(|item| item.analysis.is_none())
+                .map(|item| (item.program_id, item.lead_id, item.revision))
+                .collect();
+            suppressions::skip_analysis(tx, &skipped).await?;
             // Last, so that all replicas take their locks in one order.
             self.book(tx, batch).await?;
             Ok(batch
                 .iter()
-                .zip(written)
-                .map(|(item, written)| match written {
-                    Written::New { version } => {
-                        let event = Event::LeadEnriched { enrichment_version: version, score: item.score };
-                        Effect::telling(
-                            "written",
-                            Envelope::new(item.program_id, item.lead_id, item.revision, now, event),
-                        )
+                .map(|item| {
+                    let Some(analysis) = &item.analysis else { return Effect::silent("suppressed") };
+                    match written.next() {
+                        Some(Written::New { version }) => {
+                            let event = Event::LeadEnriched { enrichment_version: version, score: analysis.score };
+                            Effect::telling(
+                                "written",
+                                Envelope::new(item.program_id, item.lead_id, item.revision, now, event),
+                            )
+                        }
+                        Some(Written::Stale) | None => Effect::silent("stale"),
+                        Some(Written::Erased) => Effect::silent("erased"),
                     }
-                    Written::Stale => Effect::silent("stale"),
-                    Written::Erased => Effect::silent("erased"),
                 })
                 .collect())
         })
