@@ -65,9 +65,11 @@ pub const RULES: &[Rule] = &[
          WHERE k.lead_id IS NULL",
     ),
     settled(
-        "every lead is enriched in its current revision",
+        "every lead is enriched in its current revision, or of somebody who must not be written to",
         "SELECT l.id FROM leads l LEFT JOIN enriched_leads e ON e.program_id = l.program_id AND e.lead_id = l.id
-         WHERE e.lead_revision IS DISTINCT FROM l.revision",
+         WHERE e.lead_revision IS DISTINCT FROM l.revision
+           AND NOT EXISTS (SELECT FROM suppressions s
+                           WHERE s.program_id = l.program_id AND s.recipient_index = l.email_index)",
     ),
     always(
         "no lead is enriched more often than it changed",
@@ -156,7 +158,7 @@ pub const RULES: &[Rule] = &[
            AND EXISTS (SELECT FROM lead_keys k WHERE k.program_id = e.program_id AND k.lead_id = e.lead_id)
            AND (o.id IS NULL
                 OR o.state = 'cancelled'
-                   AND NOT (o.reason = 'suppressed'
+                   AND NOT (o.reason IN ('suppressed', 'do_not_contact')
                             AND EXISTS (SELECT FROM suppressions s WHERE s.program_id = o.program_id
                                         AND s.recipient_index = o.recipient_index))
                    AND NOT (o.reason = 'duplicate_recipient'

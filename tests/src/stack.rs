@@ -256,7 +256,12 @@ impl Stack {
             "SELECT (SELECT count(*) FROM outbox) AS outbox,
                     (SELECT count(*) FROM leads l LEFT JOIN enriched_leads e
                             ON e.program_id = l.program_id AND e.lead_id = l.id
-                     WHERE e.lead_revision IS NULL OR e.lead_revision < l.revision) AS unenriched,
+                     WHERE (e.lead_revision IS NULL OR e.lead_revision < l.revision)
+                       -- whoever must not be written to isn't analysed
+                       AND NOT (EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id
+                                        AND k.awaited_revision IS NULL)
+                                AND EXISTS (SELECT FROM suppressions s WHERE s.program_id = l.program_id
+                                            AND s.recipient_index = l.email_index))) AS unenriched,
                     (SELECT count(*) FROM enriched_leads
                      WHERE decided_version IS NULL OR decided_version < enrichment_version) AS undecided,
                     (SELECT count(*) FROM outreach

@@ -10,9 +10,13 @@ use std::{
 
 use common::Stand;
 use domain::{
+    email::EmailAddress,
     event::{Envelope, Event},
-    id::LeadId,
+    id::{CauseId, LeadId, LiftId},
+    lead::{Profile, SourceName},
+    suppression::{Cause, ContactList, Subject},
 };
+use store::suppressions::{self, Lift, Lifted, NewCause, SubjectIndex, SuppressionScope};
 use test_support::llm::{Behaviour, FakeLlm, RecordedRequest};
 use time::macros::datetime;
 
@@ -238,5 +242,71 @@ async fn the_model_is_asked_again_after_a_crash_when_the_claim_has_ended_and_not
     assert!(waited >= Duration::from_secs(3), "asked again after {waited:?}");
     assert_eq!(llm.requests().len(), 2);
     assert_eq!(stand.status().await.enriched.by_provider.get("model"), Some(&1));
+    stand.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_must_not_be_written_to_is_shown_to_a_model_until_the_suppression_is_lifted() {
+    let llm = FakeLlm::start(|_| Behaviour::Good).await.unwrap();
+    let stand = Stand::new(&[
+        ("LEADMILL_ENRICHER_PROVIDER", "openai"),
+        ("LEADMILL_ENRICHER_MODEL_NAME", "small-1"),
+        ("LEADMILL_ENRICHER_MODEL_BASE_URL", &llm.base_url()),
+        ("LEADMILL_ENRICHER_MODEL_API_KEY", "sk-test"),
+    ])
+    .await;
+    let program = stand.program.program.id;
+    let scope = SuppressionScope { organisation: program.as_uuid().into(), program: Some(program) };
+    let about = |text: &str| SubjectIndex::of(&Subject::parse(text).unwrap(), stand.program.keys.index());
+    // By address, by user name on whichever network, by the domain, and by the domains above it.
+    for (text, cause) in [
+        ("creator.0@example.com", Cause::Objection),
+        ("@creator.1", Cause::Manual),
+        ("rivals.example.org", Cause::DoNotContact(ContactList::Competitor)),
+        ("*.partners.example.org", Cause::DoNotContact(ContactList::Partner)),
+    ] {
+        let causes = [NewCause { id: CauseId::generate(), subject: about(text), cause, evidence: None }];
+        let causes = causes.as_slice();
+        stand
+            .db
+            .transact("test.record", |tx, _| Box::pin(suppressions::record(tx, scope, causes, "person:test")))
+            .await
+            .unwrap();
+    }
+    let at = |number: usize, email: Option<&str>| Profile {
+        source: SourceName::parse("tiktok").unwrap(),
+        email: email.and_then(|email| EmailAddress::parse(email).ok()),
+        ..common::profile(number, &format!("Personal trainer, home workouts, {number}"))
+    };
+    let leads = [
+        at(0, Some("creator.0@example.com")),
+        at(1, None),
+        at(2, Some("ann@rivals.example.org")),
+        at(3, Some("bob@shop.partners.example.org")),
+        at(4, Some("carl@partners.example.org")),
+    ];
+    stand.take_in(leads.into_iter()).await;
+    stand.start();
+    let waiting = "SELECT count(*) FROM lead_keys WHERE awaited_revision IS NOT NULL";
+    stand.wait_for_number(waiting, 0).await;
+    assert_eq!(llm.requests().iter().map(number).collect::<Vec<_>>(), [4]);
+    assert_eq!(stand.status().await.enriched.total, 1);
+
+    let lift = Lift {
+        id: LiftId::generate(),
+        scope,
+        subject: about("@creator.1"),
+        cause: Cause::Manual,
+        evidence: None,
+        by: "person:test".to_owned(),
+    };
+    let lift = &lift;
+    let lifted = stand.db.transact("test.lift", |tx, _| Box::pin(suppressions::lift(tx, lift))).await.unwrap();
+    let Lifted::Done { subject, .. } = lifted else { panic!("it stood") };
+    suppressions::decide_again(&stand.db, scope.organisation, lift.id, &subject).await.unwrap();
+    stand.wait_for_number("SELECT count(*) FROM enriched_leads", 2).await;
+    let mut shown: Vec<_> = llm.requests().iter().map(number).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, [1, 4]);
     stand.stop().await;
 }

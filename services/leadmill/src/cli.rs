@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, dead, demo, doctor, healthcheck, import, jobs, keys, law, mail, migrate, program, rejects, simulate, status,
-    up,
+    bench, dead, demo, doctor, healthcheck, import, jobs, keys, law, mail, migrate, organisation, program, rejects,
+    simulate, status, suppress, suppressions, up,
 };
 
 /// Finds creators who could promote an affiliate program, scores them, and writes to the good ones: lawfully, and once.
@@ -53,6 +53,9 @@ pub enum Command {
     Up(up::Args),
     /// Create or update the database's schema
     Migrate(migrate::Args),
+    /// Organisations: the controllers above programs, who share what is suppressed
+    #[command(subcommand)]
+    Organisation(organisation::Command),
     /// Programs: whom the mails come from, and what they look for
     #[command(subcommand)]
     Program(program::Command),
@@ -68,6 +71,11 @@ pub enum Command {
     /// Mails: look at the captured ones, release them
     #[command(subcommand)]
     Mail(mail::Command),
+    /// See to it that nobody writes to an address, a user name or a domain any more
+    Suppress(suppress::Args),
+    /// Suppressions: who must not be written to and why; import do-not-contact lists, export, lift
+    #[command(subcommand)]
+    Suppressions(suppressions::Command),
     /// Dead letters: messages that no stage could handle
     #[command(subcommand)]
     Dead(dead::Command),

@@ -11,10 +11,13 @@ pub mod keys;
 pub mod law;
 pub mod mail;
 pub mod migrate;
+pub mod organisation;
 pub mod program;
 pub mod rejects;
 pub mod simulate;
 pub mod status;
+pub mod suppress;
+pub mod suppressions;
 pub mod up;
 
 use std::path::Path;
@@ -63,12 +66,19 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Law(command)) => law::run(&command),
         Some(Command::Healthcheck(_)) => settings::load(file, &[]).and_then(|document| healthcheck::run(&document)),
         Some(Command::Migrate(args)) => brief(file, async move |document| migrate::run(&document, &args).await),
+        Some(Command::Organisation(command)) => {
+            brief(file, async move |document| organisation::run(&document, command).await)
+        }
         Some(Command::Program(command)) => brief(file, async move |document| program::run(&document, command).await),
         Some(Command::Simulate(args)) => brief(file, async move |document| simulate::run(&document, args).await),
         Some(Command::Import(args)) => brief(file, async move |document| import::run(&document, args).await),
         Some(Command::Rejects(command)) => brief(file, async move |document| rejects::run(&document, command).await),
         Some(Command::Status(args)) => brief(file, async move |document| status::run(&document, args).await),
         Some(Command::Mail(command)) => brief(file, async move |document| mail::run(&document, command).await),
+        Some(Command::Suppress(args)) => brief(file, async move |document| suppress::run(&document, args).await),
+        Some(Command::Suppressions(command)) => {
+            brief(file, async move |document| suppressions::run(&document, command).await)
+        }
         Some(Command::Dead(command)) => brief(file, async move |document| dead::run(&document, command).await),
         Some(Command::Jobs(command)) => brief(file, async move |document| jobs::run(&document, command).await),
         Some(Command::Bench(command)) => brief(file, async move |document| bench::run(file, &document, command).await),

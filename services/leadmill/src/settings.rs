@@ -73,6 +73,13 @@ pub async fn program_slug(db: &Db, named: Option<Slug>) -> anyhow::Result<Slug> 
     }
 }
 
+/// The error for an organisation that isn't there.
+pub fn no_such_organisation(slug: &Slug) -> anyhow::Error {
+    anyhow::anyhow!(
+        "there is no organisation `{slug}`: `leadmill organisation list` shows them, `leadmill organisation create` makes one"
+    )
+}
+
 /// The error for a program that isn't there.
 pub fn no_such_program(slug: &Slug) -> anyhow::Error {
     anyhow::anyhow!(

@@ -80,8 +80,7 @@ pub async fn claim(
            ), seen AS (
                SELECT d.program_id, d.id, d.recipient_index,
                       CASE WHEN NOT f.alive THEN 'erased'
-                           WHEN f.suppressed THEN (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
-                                                  WHERE program_id = d.program_id AND recipient_index = d.recipient_index)
+                           WHEN f.suppressed IS NOT NULL THEN f.suppressed
                            WHEN l.email_index IS NULL THEN 'no_address'
                            WHEN l.email_index <> d.recipient_index THEN 'plan_again'
                            WHEN d.permitted_until <= now() OR coalesce(d.law_version, 1) < $5::smallint THEN 'plan_again'
@@ -91,8 +90,8 @@ pub async fn claim(
                                    WHERE program_id = d.program_id AND id = d.lead_id OFFSET 0) l
                CROSS JOIN LATERAL (
                    SELECT EXISTS (SELECT FROM lead_keys WHERE program_id = d.program_id AND lead_id = d.lead_id) AS alive,
-                          EXISTS (SELECT FROM suppressions
-                                  WHERE program_id = d.program_id AND recipient_index = d.recipient_index) AS suppressed
+                          (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
+                           WHERE program_id = d.program_id AND recipient_index = d.recipient_index) AS suppressed
                    OFFSET 0
                ) f
            )

@@ -106,8 +106,7 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
            FROM (
                SELECT n.program_id, n.id, n.token,
                       CASE WHEN NOT f.alive THEN 'erased'
-                           WHEN f.suppressed THEN (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
-                                                  WHERE program_id = n.program_id AND recipient_index = i.recipient_index)
+                           WHEN f.suppressed IS NOT NULL THEN f.suppressed
                            WHEN f.declined THEN 'no_longer_qualified'
                            WHEN f.stopped OR f.moved OR f.expired THEN 'queue'
                            ELSE 'retry' END AS obstacle
@@ -116,8 +115,8 @@ pub async fn abort(connection: &mut Connection, leases: &[Lease]) -> Result<(), 
                                    WHERE program_id = n.program_id AND id = n.id OFFSET 0) i
                CROSS JOIN LATERAL (
                    SELECT EXISTS (SELECT FROM lead_keys WHERE program_id = n.program_id AND lead_id = i.lead_id) AS alive,
-                          EXISTS (SELECT FROM suppressions
-                                  WHERE program_id = n.program_id AND recipient_index = i.recipient_index) AS suppressed,
+                          (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
+                           WHERE program_id = n.program_id AND recipient_index = i.recipient_index) AS suppressed,
                           EXISTS (SELECT FROM enriched_leads
                                   WHERE program_id = n.program_id AND lead_id = i.lead_id AND decision = 'declined')
                               AS declined,

@@ -269,13 +269,12 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
                updated_at = now()
            FROM (
                SELECT n.program_id, n.id, n.token, n.delay, n.reached, n.code, n.reply, e.lead_revision, f.erased,
-                      CASE WHEN n.repeats AND (f.erased OR f.suppressed) THEN 'cancelled'
+                      CASE WHEN n.repeats AND (f.erased OR f.suppressed IS NOT NULL) THEN 'cancelled'
                            WHEN n.state = 'deferred' AND n.reached
                                 AND i.first_attempt_at < now() - $10 * interval '1 day' THEN 'failed'
                            ELSE n.state END::outreach_state AS state,
                       CASE WHEN n.repeats AND f.erased THEN 'erased'
-                           WHEN n.repeats AND f.suppressed THEN (SELECT CASE reason WHEN 'do_not_contact' THEN reason ELSE 'suppressed' END FROM suppressions
-                                                              WHERE program_id = n.program_id AND recipient_index = i.recipient_index)
+                           WHEN n.repeats AND f.suppressed IS NOT NULL THEN f.suppressed
                            ELSE n.reason END AS reason
                FROM (SELECT *, state IN ('captured', 'deferred', 'queued', 'held') AS repeats
                      FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::float8[], $7::boolean[],
@@ -288,10 +287,11 @@ async fn update(connection: &mut Connection, items: &[&Settlement]) -> Result<Ve
                CROSS JOIN LATERAL (
                    SELECT NOT EXISTS (SELECT FROM lead_keys k WHERE k.program_id = n.program_id AND k.lead_id = i.lead_id)
                               AS erased,
-                          n.repeats
-                              AND EXISTS (SELECT FROM suppressions s
-                                          WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index)
-                              AS suppressed
+                          CASE WHEN n.repeats THEN
+                              (SELECT CASE s.reason WHEN 'do_not_contact' THEN s.reason ELSE 'suppressed' END
+                               FROM suppressions s
+                               WHERE s.program_id = n.program_id AND s.recipient_index = i.recipient_index)
+                          END AS suppressed
                    OFFSET 0
                ) f
                OFFSET 0

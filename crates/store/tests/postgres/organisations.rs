@@ -66,7 +66,9 @@ async fn a_program_of_an_older_release_gets_one_and_one_that_is_there_already_le
 async fn the_migration_moves_keys_up_unchanged_and_records_what_was_suppressed() {
     let database = TestDatabase::create_empty().await;
     let mut connection = database.connect().await;
-    for migration in workspace_migrations().await.unwrap().iter().filter(|migration| migration.version < 20_261_129_001_000) {
+    for migration in
+        workspace_migrations().await.unwrap().iter().filter(|migration| migration.version < 20_261_129_001_000)
+    {
         sqlx::raw_sql(&migration.sql).execute(&mut connection).await.unwrap();
     }
     let before = OLDER_INSERT.replace("$slug", "tea").replace("'\\x00'", "'\\x0102'")
@@ -74,7 +76,9 @@ async fn the_migration_moves_keys_up_unchanged_and_records_what_was_suppressed()
              SELECT id, decode(repeat(n::text, 32), 'hex'), 1, r, ('2026-01-0' || n)::timestamptz
              FROM programs, UNNEST('{unsubscribed,hard_bounce,complaint,manual}'::text[]) WITH ORDINALITY AS u (r, n)";
     sqlx::raw_sql(&before).execute(&mut connection).await.unwrap();
-    for migration in workspace_migrations().await.unwrap().iter().filter(|migration| migration.version >= 20_261_129_001_000) {
+    for migration in
+        workspace_migrations().await.unwrap().iter().filter(|migration| migration.version >= 20_261_129_001_000)
+    {
         sqlx::raw_sql(&migration.sql).execute(&mut connection).await.unwrap();
     }
     let same = "SELECT count(*) FROM programs p JOIN organisations o

@@ -12,9 +12,7 @@ use store::{
     organisations::{self, OpenOrganisation},
     outreach::plan::{Planned, Start},
     programs,
-    suppressions::{
-        self, Evidence, Hashed, Lift, Lifted, NewCause, SubjectIndex, SuppressionReason, SuppressionScope,
-    },
+    suppressions::{self, Evidence, Hashed, Lift, Lifted, NewCause, SubjectIndex, SuppressionReason, SuppressionScope},
 };
 use vault::Column;
 
@@ -59,8 +57,7 @@ impl World {
             by: "person:test".to_owned(),
         };
         let lift = &lift;
-        let lifted =
-            self.db.transact("test.lift", |tx, _| Box::pin(suppressions::lift(tx, lift))).await.unwrap();
+        let lifted = self.db.transact("test.lift", |tx, _| Box::pin(suppressions::lift(tx, lift))).await.unwrap();
         if let Lifted::Done { subject, .. } = &lifted {
             suppressions::decide_again(&self.db, scope.organisation, lift.id, subject).await.unwrap();
         }
@@ -200,7 +197,14 @@ async fn a_row_of_ours_makes_the_trigger_record_nothing() {
 #[tokio::test]
 async fn a_domain_a_wildcard_and_a_user_name_cover_leads_that_are_there_and_that_come() {
     let world = World::new().await;
-    for (subject, covered) in [("studio.example.com", true), ("*.example.com", true), ("*.studio.example.com", false), ("example.com", false), ("@ANN", true), ("@bob", false)] {
+    for (subject, covered) in [
+        ("studio.example.com", true),
+        ("*.example.com", true),
+        ("*.studio.example.com", false),
+        ("example.com", false),
+        ("@ANN", true),
+        ("@bob", false),
+    ] {
         let mut lead = profile("ann");
         lead.source = SourceName::parse("tiktok").unwrap();
         let there = world.enriched(lead.clone()).await;
@@ -247,8 +251,7 @@ async fn what_holds_for_an_organisation_holds_in_each_program_also_in_one_that_c
     let group = world.group().await;
     let join = async |world: &mut World, slug: &str| {
         let slug = slug.parse().unwrap();
-        world.program =
-            programs::create_in(&world.db, &world.vault, &group, &slug, &settings(), NOW).await.unwrap();
+        world.program = programs::create_in(&world.db, &world.vault, &group, &slug, &settings(), NOW).await.unwrap();
         world.run = domain::id::RunId::generate();
         world.start_run().await;
     };

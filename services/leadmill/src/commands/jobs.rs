@@ -102,6 +102,8 @@ fn known_jobs(document: &Document) -> anyhow::Result<Vec<Job>> {
         outbox: Outbox::for_sweepers(Publisher::new(broker.clone(), "leadmill-jobs")),
         admin: Admin::new(broker),
         reconciler: bootstrap::settings::reconciler(document)?,
+        // Looking at jobs takes no key.
+        vault: settings::vault(document).ok(),
     })?)
 }
 

@@ -13,6 +13,7 @@ use domain::id::ProgramId;
 use domain::program::{Program, ProgramSettings, Slug};
 use serde_json::{Value, json};
 use service::config::Document;
+use store::organisations;
 use store::sender_health::SenderHealth;
 use store::{Db, programs};
 
@@ -32,6 +33,7 @@ mails are held until both are there.
 
 Examples:
   leadmill program create coffee
+  leadmill program create coffee --organisation acme
   leadmill program create coffee --name 'Coffee Partners' --sender-name Ann --sender-email ann@example.com \\
     --postal-address '1 Main St, Springfield, IL 62701, USA' --niches coffee,food --threshold 75 \\
     --product 'A subscription for freshly roasted coffee; partners get 15 % of each sale.'")]
@@ -70,6 +72,9 @@ pub struct Json {
 pub struct Create {
     /// The short name, for commands: lower-case letters, digits and `-`
     slug: Slug,
+    /// The organisation that it belongs to, for good [default: one of its own]
+    #[arg(long, value_name = "NAME")]
+    organisation: Option<Slug>,
     #[command(flatten)]
     options: Options,
     /// Leave a program of this name that is there already as it is, and count that as done
@@ -114,7 +119,14 @@ async fn list(document: &Document, as_json: bool) -> anyhow::Result<()> {
     let health: HashMap<ProgramId, SenderHealth> =
         sending::read(&db, None).await?.into_iter().map(|health| (health.program_id, health)).collect();
     if as_json {
-        let values = all.iter().map(|program| as_value(program, health.get(&program.id)));
+        let organisations = db.transact("program.organisations", |tx, _| Box::pin(organisations::list(tx))).await?;
+        let of = |program: &Program| {
+            let slug = program.slug.as_str();
+            organisations.iter().find(|organisation| organisation.programs.iter().any(|other| other == slug))
+        };
+        let values = all.iter().map(|program| {
+            as_value(program, of(program).map(|organisation| organisation.slug.as_str()), health.get(&program.id))
+        });
         return output::json(&values.collect::<Vec<_>>());
     }
     if all.is_empty() {
@@ -142,7 +154,15 @@ async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
     let db = settings::connect(document).await?;
     let empty = options::empty(&args.slug);
     let wanted = args.options.change_of(&empty)?.applied_to(&empty);
-    let created = programs::create(&db, &vault, &args.slug, &wanted, SystemClock.now()).await;
+    let now = SystemClock.now();
+    let created = match &args.organisation {
+        None => programs::create(&db, &vault, &args.slug, &wanted, now).await,
+        Some(slug) => {
+            let found = organisations::open(&db, &vault, slug).await?;
+            let organisation = found.ok_or_else(|| settings::no_such_organisation(slug))?;
+            programs::create_in(&db, &vault, &organisation, &args.slug, &wanted, now).await
+        }
+    };
     let program = match created {
         Ok(open) => open.program,
         Err(error) if error.conflict().is_some() && args.if_missing => find(&db, &args.slug).await?,
@@ -164,8 +184,11 @@ async fn create(document: &Document, args: Create) -> anyhow::Result<()> {
 
 async fn show(db: &Db, program: &Program, as_json: bool) -> anyhow::Result<()> {
     let health = sending::read(db, Some(program.id)).await?.pop();
+    let id = program.id;
+    let organisation = db.transact("program.organisation", |tx, _| Box::pin(organisations::of_program(tx, id))).await?;
+    let organisation = organisation.map(|organisation| organisation.slug.to_string());
     if as_json {
-        return output::json(&as_value(program, health.as_ref()));
+        return output::json(&as_value(program, organisation.as_deref(), health.as_ref()));
     }
     let Program { id, slug, settings } = program;
     let address = |address: &Option<EmailAddress>| {
@@ -175,6 +198,7 @@ async fn show(db: &Db, program: &Program, as_json: bool) -> anyhow::Result<()> {
     let rows = [
         ("program", slug.to_string()),
         ("id", id.to_string()),
+        ("organisation", organisation.unwrap_or_else(|| "-".to_owned())),
         ("name", settings.name.clone()),
         ("sender name", settings.sender_name.clone()),
         ("sender address", address(&settings.sender_email)),
@@ -201,11 +225,12 @@ fn sends(settings: &ProgramSettings, health: Option<&SenderHealth>) -> String {
         .unwrap_or_else(|| if settings.can_send() { "yes" } else { "no: sender or postal address missing" }.to_owned())
 }
 
-fn as_value(program: &Program, health: Option<&SenderHealth>) -> Value {
+fn as_value(program: &Program, organisation: Option<&str>, health: Option<&SenderHealth>) -> Value {
     let Program { id, slug, settings } = program;
     let mut value = json!({
         "slug": slug.as_str(),
         "id": id,
+        "organisation": organisation,
         "name": settings.name,
         "sender_name": settings.sender_name,
         "sender_email": settings.sender_email.as_ref().map(EmailAddress::as_str),

@@ -6,4 +6,5 @@ mod commands;
 mod demo;
 mod doctor;
 mod jobs;
+mod suppressions;
 mod usage;
