@@ -1,185 +1,25 @@
 //! The country of a location, when it is clear.
 //!
-//! A wrong country could let a mail through that the law forbids, so a text that points to two countries points to
-//! none. A country's name, its flag, or a state's name counts more than a city's; a two-letter code counts alone when
-//! it can only be a country, and else only confirms a city.
+//! A wrong country could let a mail through that the law forbids, so a text that points to two countries, or to a
+//! continent, points to none. What stands between commas is one place from the small to the large (`Austin, TX, USA`);
+//! every other separator begins another place. A two-letter code counts alone when it can only be a country, and else
+//! only confirms a city.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::LazyLock,
-};
+mod gazetteer;
 
 use domain::lead::Country;
-use unicode_normalization::UnicodeNormalization;
 
-/// Officially assigned codes of ISO 3166-1.
-const CODES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY \
-BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE \
-GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR \
-KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI \
-NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS \
-ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
-
-/// Codes of states in the United States, for `Austin, TX`.
-const STATE_CODES: &str = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH \
-OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC";
-
-/// Names of countries, in the languages creators write them in.
-const NAMES: &[(&str, &str)] = &[
-    (
-        "US",
-        "united states|united states of america|usa|u.s.a.|u.s.|estados unidos|eeuu|etats-unis|vereinigte staaten|stati uniti|america",
-    ),
-    (
-        "GB",
-        "united kingdom|great britain|uk|u.k.|england|scotland|wales|northern ireland|royaume-uni|reino unido|vereinigtes konigreich|grossbritannien|regno unito",
-    ),
-    ("IE", "ireland|irland|irlande|irlanda|eire|republic of ireland"),
-    ("CA", "canada|kanada|british columbia|ontario|quebec|alberta|nova scotia|manitoba"),
-    ("AU", "australia|australien|australie|new south wales|queensland|tasmania"),
-    ("NZ", "new zealand|neuseeland|nouvelle-zelande|nueva zelanda|aotearoa"),
-    (
-        "DE",
-        "germany|deutschland|allemagne|alemania|germania|alemanha|duitsland|bayern|bavaria|nordrhein-westfalen|sachsen|hessen",
-    ),
-    ("AT", "austria|osterreich|autriche|oesterreich|oostenrijk|tirol"),
-    ("CH", "switzerland|schweiz|suisse|suiza|svizzera|suica|zwitserland"),
-    ("FR", "france|frankreich|francia|franca|frankrijk|bretagne|provence"),
-    ("ES", "spain|espana|spanien|espagne|spagna|espanha|spanje|catalunya|cataluna|andalucia|catalonia"),
-    ("PT", "portugal|portogallo"),
-    ("IT", "italy|italia|italien|italie|toscana|sicilia|tuscany"),
-    ("NL", "netherlands|the netherlands|nederland|niederlande|pays-bas|paises bajos|holland|paesi bassi"),
-    ("BE", "belgium|belgien|belgique|belgie|belgica|belgio"),
-    ("LU", "luxembourg|luxemburg"),
-    ("DK", "denmark|danmark|danemark|dinamarca|danimarca"),
-    ("SE", "sweden|sverige|schweden|suede|suecia|svezia|zweden"),
-    ("NO", "norway|norge|norwegen|norvege|noruega|norvegia"),
-    ("FI", "finland|suomi|finnland|finlande|finlandia"),
-    ("EE", "estonia|eesti|estland|estonie"),
-    ("LV", "latvia|latvija|lettland"),
-    ("LT", "lithuania|lietuva|litauen"),
-    ("PL", "poland|polska|polen|pologne|polonia"),
-    ("CZ", "czechia|czech republic|cesko|tschechien|ceska republika"),
-    ("SK", "slovakia|slovensko|slowakei"),
-    ("HU", "hungary|magyarorszag|ungarn|hongrie"),
-    ("RO", "romania|rumanien|roumanie"),
-    ("BG", "bulgaria|bulgarien"),
-    ("GR", "greece|griechenland|grece|grecia|hellas"),
-    ("HR", "croatia|hrvatska|kroatien"),
-    ("TR", "turkey|turkiye|turkei|turquie|turquia"),
-    ("UA", "ukraine|ucrania|ucraina"),
-    ("IN", "india|indien|inde|bharat|maharashtra|karnataka|tamil nadu|kerala"),
-    ("PK", "pakistan"),
-    ("BD", "bangladesh"),
-    ("PH", "philippines|filipinas|pilipinas|philippinen"),
-    ("ID", "indonesia|indonesien"),
-    ("MY", "malaysia"),
-    ("SG", "singapore|singapur"),
-    ("TH", "thailand"),
-    ("VN", "vietnam|viet nam"),
-    ("JP", "japan|nippon|japon|日本"),
-    ("KR", "south korea|republic of korea|korea|한국"),
-    ("CN", "china"),
-    ("TW", "taiwan"),
-    ("AE", "united arab emirates|uae|u.a.e."),
-    ("SA", "saudi arabia|ksa"),
-    ("IL", "israel"),
-    ("EG", "egypt|agypten|egypte"),
-    ("MA", "morocco|maroc|marruecos|marokko"),
-    ("NG", "nigeria"),
-    ("KE", "kenya|kenia"),
-    ("GH", "ghana"),
-    ("ZA", "south africa|sudafrika|sudafrica"),
-    ("MX", "mexico|mexiko|mexique|messico|jalisco|nuevo leon"),
-    ("BR", "brazil|brasil|brasilien|bresil|brasile|minas gerais|bahia"),
-    ("AR", "argentina|argentinien|argentine"),
-    ("CL", "chile"),
-    ("CO", "colombia|kolumbien|colombie"),
-    ("PE", "peru|perou"),
-    // States that name their country; those that share their name with a country or a capital elsewhere are left out.
-    (
-        "US",
-        "alabama|alaska|arizona|arkansas|california|colorado|connecticut|delaware|florida|hawaii|idaho|illinois|indiana|iowa|kansas|kentucky|louisiana|maine|maryland|massachusetts|michigan|minnesota|mississippi|missouri|montana|nebraska|nevada|new hampshire|new jersey|new mexico|new york|north carolina|north dakota|ohio|oklahoma|oregon|pennsylvania|rhode island|south carolina|south dakota|tennessee|texas|utah|vermont|virginia|west virginia|wisconsin|wyoming|washington dc|washington d.c.",
-    ),
-];
-
-/// Cities, large ones that are hardly meant otherwise.
-const CITIES: &[(&str, &str)] = &[
-    (
-        "US",
-        "new york city|nyc|brooklyn|los angeles|l.a.|chicago|houston|phoenix|philadelphia|san antonio|san diego|dallas|austin|san francisco|seattle|denver|nashville|boston|portland|las vegas|miami|atlanta|minneapolis|tampa|orlando|charlotte|salt lake city|detroit|brooklyn ny|sf bay area|bay area",
-    ),
-    ("GB", "london|manchester|leeds|liverpool|glasgow|edinburgh|bristol|cardiff|belfast|brighton"),
-    ("IE", "dublin|galway|cork"),
-    ("CA", "toronto|vancouver|montreal|calgary|ottawa"),
-    ("AU", "sydney|melbourne|brisbane|perth|adelaide|gold coast|canberra"),
-    ("NZ", "auckland|wellington|christchurch"),
-    (
-        "DE",
-        "berlin|hamburg|munchen|munich|muenchen|koln|cologne|koeln|frankfurt|stuttgart|dusseldorf|leipzig|dresden|hannover|nurnberg",
-    ),
-    ("AT", "wien|vienna|graz|salzburg|innsbruck|linz"),
-    ("CH", "zurich|zuerich|geneve|geneva|basel|bern|lausanne|luzern"),
-    ("FR", "paris|lyon|marseille|toulouse|bordeaux|lille|nantes|strasbourg|montpellier|nice, france"),
-    ("ES", "madrid|barcelona|sevilla|malaga|bilbao|zaragoza"),
-    ("PT", "lisboa|lisbon|lissabon"),
-    ("IT", "roma|rome|milano|milan|napoli|naples, italy|torino|turin|firenze|florence, italy|bologna|venezia|palermo"),
-    ("NL", "amsterdam|rotterdam|den haag|the hague|utrecht|eindhoven"),
-    ("BE", "brussels|bruxelles|brussel|antwerpen|antwerp|gent"),
-    ("DK", "copenhagen|kobenhavn|københavn|aarhus"),
-    ("SE", "stockholm|goteborg|gothenburg|malmo|uppsala"),
-    ("NO", "oslo|bergen|trondheim"),
-    ("FI", "helsinki|tampere|turku|espoo"),
-    ("EE", "tallinn|tartu"),
-    ("PL", "warszawa|warsaw|krakow|wroclaw|gdansk|poznan"),
-    ("CZ", "praha|prague|prag|brno"),
-    ("HU", "budapest"),
-    ("RO", "bucharest|bucuresti|cluj-napoca"),
-    ("GR", "athens, greece|thessaloniki"),
-    ("TR", "istanbul|ankara|izmir"),
-    ("UA", "kyiv|kiev|lviv"),
-    ("IN", "mumbai|delhi|new delhi|bangalore|bengaluru|hyderabad|chennai|kolkata|pune|jaipur|ahmedabad"),
-    ("PK", "karachi|lahore|islamabad"),
-    ("PH", "manila|quezon city|cebu|cebu city|makati|davao"),
-    ("ID", "jakarta|bali|bandung|surabaya"),
-    ("MY", "kuala lumpur"),
-    ("TH", "bangkok|chiang mai"),
-    ("JP", "tokyo|osaka|kyoto|東京"),
-    ("KR", "seoul|busan|서울"),
-    ("AE", "dubai|abu dhabi"),
-    ("NG", "lagos|abuja"),
-    ("KE", "nairobi"),
-    ("ZA", "cape town|johannesburg|durban"),
-    ("MX", "ciudad de mexico|mexico city|cdmx|guadalajara|monterrey|tijuana|puebla"),
-    ("BR", "sao paulo|rio de janeiro|belo horizonte|brasilia|curitiba|porto alegre|recife|fortaleza|salvador, bahia"),
-    ("AR", "buenos aires|rosario"),
-    ("CL", "santiago de chile"),
-    ("CO", "bogota|medellin"),
-    ("PE", "lima"),
-];
-
-struct Gazetteer {
-    names: HashMap<String, Country>,
-    cities: HashMap<String, Country>,
-}
-
-static GAZETTEER: LazyLock<Gazetteer> = LazyLock::new(|| {
-    let table = |entries: &[(&str, &str)]| {
-        entries
-            .iter()
-            .flat_map(|(code, names)| names.split('|').map(move |name| (code, name)))
-            .map(|(code, name)| (fold(name), Country::parse(code).expect("the table's codes are well formed")))
-            .collect()
-    };
-    Gazetteer { names: table(NAMES), cities: table(CITIES) }
-});
+use self::gazetteer::{NAME_WORDS, Place, code, fold, is_city_too, is_state_code, place, twin_town};
 
 /// The country of a field that is meant to hold one: a code or a name, or else anything that [`in_location`] reads.
 pub fn named(text: &str) -> Option<Country> {
     if text.len() > 200 {
         return None;
     }
-    code(text.trim()).or_else(|| in_location(text))
+    let text = text.trim();
+    // Where a country is asked for, it is no continent.
+    let america = || text.eq_ignore_ascii_case("america").then(|| code("US")).flatten();
+    code(text).or_else(america).or_else(|| in_location(text))
 }
 
 /// The country of a free text such as `Austin, TX`, `Berlin 🇩🇪` or `London | UK`.
@@ -187,83 +27,165 @@ pub fn in_location(text: &str) -> Option<Country> {
     if text.len() > 400 {
         return None;
     }
-    let mut strong = Evidence::default();
-    let mut weak = Evidence::default();
-    for flag in flags(text) {
-        strong.add(flag);
-    }
+    let mut evidence = Evidence::default();
+    flags(text).into_iter().for_each(|flag| evidence.add(flag));
     let plain: String = text.chars().filter(|c| !is_regional_indicator(*c)).collect();
-    let gazetteer = &*GAZETTEER;
-    let whole = fold(&plain);
-    if let Some(city) = gazetteer.cities.get(&whole) {
-        weak.add(*city);
+    let begins_another = |c: char| ";|/•·→&+\n–—".contains(c);
+    let chains = plain.split(begins_another).map(Chain::of).filter(|chain| !chain.parts.is_empty());
+    for chain in chains {
+        chain.read(&mut evidence);
     }
-    let mut codes = Vec::new();
-    let split = |c: char| ",;|/•·()[]→&+\n–—".contains(c);
-    let segments: Vec<&str> = plain.split(split).map(str::trim).filter(|segment| !segment.is_empty()).collect();
-    for segment in &segments {
-        let folded = fold(segment);
-        let is_code = segment.len() == 2 && segment.bytes().all(|byte| byte.is_ascii_uppercase());
-        if let Some(country) = gazetteer.names.get(&folded) {
-            strong.add(*country);
-        } else if let Some(city) = gazetteer.cities.get(&folded) {
-            weak.add(*city);
-        } else if is_code {
-            codes.push(*segment);
-        } else if let Some((head, tail)) = segment.rsplit_once(' ') {
-            // `Austin TX`, `Berlin Germany`
-            let tail_country = gazetteer.names.get(&fold(tail));
-            if let (Some(city), true) = (gazetteer.cities.get(&fold(head)), tail.len() == 2) {
-                weak.add(*city);
-                codes.push(tail);
-            } else if let Some(country) = tail_country.filter(|_| tail.chars().count() > 3) {
-                strong.add(*country);
-            }
-        }
-    }
-    if strong.conflicting || weak.conflicting {
-        return strong.alone();
-    }
-    if let Some(country) = strong.found {
-        return Some(country);
-    }
-    for text in &codes {
-        let state = STATE_CODES.split(' ').any(|state| state == *text);
-        let country = code(text);
-        match (weak.found, country) {
-            // A city with a state's code, or with its own country's code, is confirmed; any other code contradicts.
-            (Some(city), _) if state && city.as_str() == "US" => {}
-            (Some(city), Some(country)) if city == country => {}
-            (None, Some(country)) if !state => weak.add(country),
-            // An unknown place in a state that isn't also a country's code.
-            (None, None) if state && segments.len() > 1 => weak.add(Country::parse("US").ok()?),
-            _ => return None,
-        }
-    }
-    weak.alone()
+    evidence.country()
 }
 
-/// What points to a country, and whether it points to two.
-#[derive(Default)]
+/// What points to a country, and whether something points elsewhere.
+#[derive(Debug, Default)]
 struct Evidence {
     found: Option<Country>,
-    conflicting: bool,
+    /// Places that stand inside of a phrase: they can contradict, but not tell.
+    mentioned: Vec<Country>,
+    unclear: bool,
 }
 
 impl Evidence {
     fn add(&mut self, country: Country) {
-        self.conflicting |= self.found.is_some_and(|found| found != country);
+        self.unclear |= self.found.is_some_and(|found| found != country);
         self.found = Some(country);
     }
 
-    fn alone(&self) -> Option<Country> {
-        self.found.filter(|_| !self.conflicting)
+    fn country(&self) -> Option<Country> {
+        self.found.filter(|found| !self.unclear && self.mentioned.iter().all(|mentioned| mentioned == found))
     }
 }
 
-fn code(text: &str) -> Option<Country> {
-    static ASSIGNED: LazyLock<HashSet<&str>> = LazyLock::new(|| CODES.split(' ').collect());
-    Country::parse(text).ok().filter(|country| ASSIGNED.contains(country.as_str()))
+/// One part of a place.
+#[derive(Debug)]
+enum Part {
+    /// A listed name, folded.
+    Named(String, Place),
+    /// Two capital letters.
+    Code(String),
+    /// Other words.
+    Words(String),
+}
+
+/// The parts of one place, from the small to the large.
+#[derive(Debug)]
+struct Chain {
+    parts: Vec<Part>,
+}
+
+impl Chain {
+    fn of(text: &str) -> Self {
+        let segments = text.split([',', '(', ')', '[', ']']).map(str::trim).filter(|segment| !segment.is_empty());
+        Self { parts: segments.flat_map(parts).collect() }
+    }
+
+    fn read(&self, evidence: &mut Evidence) {
+        let mut at = 0;
+        while at < self.parts.len() {
+            let after = self.parts.get(at + 1);
+            match (&self.parts[at], after) {
+                (Part::Named(city, Place::City(_)), Some(Part::Named(region, Place::Region(_))))
+                    if twin_town(city, region).is_some() && !is_city_too(region) =>
+                {
+                    twin_town(city, region).into_iter().for_each(|country| evidence.add(country));
+                    at += 1;
+                }
+                (Part::Named(city, Place::City(country)), Some(Part::Code(text))) => {
+                    match twin_town(city, text) {
+                        Some(twin) => evidence.add(twin),
+                        None => evidence.add_city_with_code(*country, text),
+                    }
+                    at += 1;
+                }
+                (Part::Named(_, Place::Continent), _) => evidence.unclear = true,
+                (Part::Named(_, place), _) => place.country().into_iter().for_each(|country| evidence.add(country)),
+                (Part::Code(text), _) => evidence.add_code(text, self.parts.len() > 1),
+                (Part::Words(words), _) => mentions(words, evidence),
+            }
+            at += 1;
+        }
+    }
+}
+
+impl Evidence {
+    /// A city with a state's code, or with its own country's code, is confirmed; any other code contradicts.
+    fn add_city_with_code(&mut self, city: Country, text: &str) {
+        let confirmed = (is_state_code(text) && city.as_str() == "US") || code(text) == Some(city);
+        self.unclear |= !confirmed;
+        self.add(city);
+    }
+
+    /// A code without a known city before it.
+    fn add_code(&mut self, text: &str, has_other_parts: bool) {
+        match (is_state_code(text), code(text)) {
+            (false, Some(country)) => self.add(country),
+            // An unknown place in a state that isn't also a country's code.
+            (true, None) if has_other_parts => code("US").into_iter().for_each(|country| self.add(country)),
+            // After a country that it agrees with it says nothing new: `Austin, USA, TX`.
+            (true, _) if self.found.is_some_and(|found| found.as_str() == "US") => {}
+            (_, Some(country)) if self.found == Some(country) => {}
+            _ => self.unclear = true,
+        }
+    }
+}
+
+/// A segment as one part, or as two where it is two (`Austin TX`, `Berlin Germany`).
+fn parts(segment: &str) -> Vec<Part> {
+    let whole = fold(segment);
+    if let Some(place) = place(&whole) {
+        return vec![Part::Named(whole, place)];
+    }
+    if is_code(segment) {
+        return vec![Part::Code(segment.to_owned())];
+    }
+    for (at, _) in segment.match_indices(' ') {
+        let (head, tail) = (fold(&segment[..at]), segment[at + 1..].trim());
+        let Some(head_place @ Place::City(_)) = place(&head) else { continue };
+        let tail_part = match place(&fold(tail)) {
+            Some(place) => Some(Part::Named(fold(tail), place)),
+            None => is_code(tail).then(|| Part::Code(tail.to_owned())),
+        };
+        if let Some(tail_part) = tail_part {
+            return vec![Part::Named(head, head_place), tail_part];
+        }
+    }
+    vec![Part::Words(segment.to_owned())]
+}
+
+/// Words before a name that make another place of it: `New England`, `Little Italy`.
+const OTHER_PLACE: [&str; 3] = ["new", "little", "captain"];
+
+/// What stands in a phrase: a country or region at its end counts (`living in Spain`), everything else is only mentioned.
+fn mentions(phrase: &str, evidence: &mut Evidence) {
+    let folded = fold(phrase);
+    let words: Vec<&str> = folded.split(' ').collect();
+    let mut at = 0;
+    while at < words.len() {
+        let longest = (at + 1..=words.len().min(at + NAME_WORDS)).rev();
+        let found = longest.map(|end| (end, words[at..end].join(" "))).find_map(|(end, name)| {
+            place(&name).or_else(|| place(name.trim_matches(['.', '\'', '-']))).map(|place| (end, place, name))
+        });
+        let Some((end, place, name)) = found else {
+            at += 1;
+            continue;
+        };
+        let is_other = at > 0 && OTHER_PLACE.contains(&words[at - 1]);
+        match place {
+            Place::Continent => evidence.unclear = true,
+            _ if is_other => {}
+            Place::Country(country) | Place::Region(country) if end == words.len() && name.chars().count() > 3 => {
+                evidence.add(country);
+            }
+            Place::Country(country) | Place::Region(country) | Place::City(country) => evidence.mentioned.push(country),
+        }
+        at = end;
+    }
+}
+
+fn is_code(text: &str) -> bool {
+    text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 fn is_regional_indicator(c: char) -> bool {
@@ -292,97 +214,5 @@ fn flags(text: &str) -> Vec<Country> {
     flags
 }
 
-/// Lower case, without accents, with single spaces.
-fn fold(text: &str) -> String {
-    let folded: String = text
-        .nfkd()
-        .filter(|c| !('\u{300}'..='\u{36F}').contains(c))
-        .flat_map(char::to_lowercase)
-        .map(|c| if c.is_alphanumeric() || ".,-'".contains(c) { c } else { ' ' })
-        .collect();
-    folded.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn found(text: &str) -> Option<&'static str> {
-        in_location(text).map(|country| CODES.split(' ').find(|code| *code == country.as_str()).unwrap())
-    }
-
-    #[test]
-    fn clear_places_are_found() {
-        for (text, expected) in [
-            ("Austin, TX", "US"),
-            ("Los Angeles, CA", "US"),
-            ("Toronto, Canada", "CA"),
-            ("Deutschland", "DE"),
-            ("München", "DE"),
-            ("Berlin 🇩🇪", "DE"),
-            ("🇺🇸", "US"),
-            ("London | UK", "GB"),
-            ("São Paulo, Brasil", "BR"),
-            ("Paris, Texas", "US"),
-            ("London, Ontario", "CA"),
-            ("Ciudad de México", "MX"),
-            ("Sverige", "SE"),
-            ("Somewhere, TX", "US"),
-            ("FR", "FR"),
-            ("austin, texas, usa", "US"),
-            ("東京", "JP"),
-        ] {
-            assert_eq!(found(text), Some(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_clear_stays_unknown() {
-        for text in [
-            "",
-            "the moon",
-            "worldwide 🌍",
-            "Berlin / London",
-            "🇩🇪 → 🇺🇸",
-            "Georgia",
-            "CA",
-            "Springfield, IN",
-            "everywhere & nowhere",
-            "Berlin, TX",
-            "at home",
-            "ZZ",
-            "in my head",
-        ] {
-            assert_eq!(found(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_country_field_takes_codes_and_names() {
-        assert_eq!(named("us").unwrap().as_str(), "US");
-        assert_eq!(named("CA").unwrap().as_str(), "CA", "in this field it is Canada");
-        assert_eq!(named("Österreich").unwrap().as_str(), "AT");
-        assert_eq!(named("zz"), None);
-        assert_eq!(named("Atlantis"), None);
-    }
-
-    #[test]
-    fn no_name_stands_for_two_countries() {
-        for table in [NAMES, CITIES] {
-            let mut names: Vec<String> = table.iter().flat_map(|(_, names)| names.split('|')).map(fold).collect();
-            let count = names.len();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), count);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_location_is_too_strange(text in "\\PC{0,60}") {
-            let _ = in_location(&text);
-            let _ = named(&text);
-        }
-    }
-}
+mod tests;
