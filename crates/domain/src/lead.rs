@@ -55,6 +55,27 @@ impl SourceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The network in its own spelling, such as `YouTube`; `None` for a list or a source that isn't known.
+    pub fn network(&self) -> Option<&'static str> {
+        Some(match self.as_str() {
+            "instagram" => "Instagram",
+            "youtube" => "YouTube",
+            "tiktok" => "TikTok",
+            "x" => "X",
+            "facebook" => "Facebook",
+            "twitch" => "Twitch",
+            "pinterest" => "Pinterest",
+            "linkedin" => "LinkedIn",
+            "reddit" => "Reddit",
+            "threads" => "Threads",
+            "bluesky" => "Bluesky",
+            "snapchat" => "Snapchat",
+            "telegram" => "Telegram",
+            "patreon" => "Patreon",
+            _ => return None,
+        })
+    }
 }
 
 impl FromStr for SourceName {
@@ -207,6 +228,8 @@ mod tests {
         assert_eq!(SourceName::parse(" Insta ").unwrap().as_str(), "instagram");
         assert_eq!(SourceName::parse("Twitter").unwrap().as_str(), "x");
         assert!(SourceName::parse("a b").is_err());
+        assert_eq!(SourceName::parse("yt").unwrap().network(), Some("YouTube"));
+        assert_eq!(SourceName::parse("my-list").unwrap().network(), None);
         assert_eq!(Country::parse("uk").unwrap().as_str(), "GB");
         assert!(Country::parse("Germany").is_err());
         assert!(Country::parse("1x").is_err());

@@ -17,6 +17,7 @@ pub mod law;
 pub mod lead;
 pub mod legal;
 pub mod outreach;
+pub mod person_name;
 pub mod profile_url;
 pub mod program;
 pub mod qualification;

@@ -2,11 +2,29 @@
 
 use std::borrow::Cow;
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// The NFKC form, for free when the text is ASCII, as most of it is.
 pub fn nfkc(text: &str) -> Cow<'_, str> {
     if text.is_ascii() { Cow::Borrowed(text) } else { text.nfkc().collect() }
+}
+
+/// The characters of a text as words are compared: lower case, without accents and compatibility forms; `ß` is `ss`, and
+/// so on for the letters that no accent can be taken from.
+pub fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.nfkd().filter(|character| !is_combining_mark(*character)).flat_map(|character| {
+        let (letters, other) = match character {
+            'ß' | 'ẞ' => ("ss", None),
+            'ø' | 'Ø' => ("o", None),
+            'æ' | 'Æ' => ("ae", None),
+            'œ' | 'Œ' => ("oe", None),
+            'ł' | 'Ł' => ("l", None),
+            'đ' | 'Đ' => ("d", None),
+            'ı' => ("i", None),
+            other => ("", Some(other)),
+        };
+        letters.chars().chain(other.into_iter().flat_map(char::to_lowercase))
+    })
 }
 
 /// Normalises to NFKC, turns every run of white space and control characters into one space, removes characters that
@@ -71,6 +89,14 @@ fn is_invisible(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_folded_to_plain_letters() {
+        assert_eq!(
+            folded("Ernährung, STRAẞE, Œuvre, Łódź, ﬁt").collect::<String>(),
+            "ernahrung, strasse, oeuvre, lodz, fit"
+        );
+    }
 
     #[test]
     fn a_header_injection_becomes_one_line() {

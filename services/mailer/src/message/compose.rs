@@ -6,6 +6,7 @@ use domain::{
     lead::Lead,
     legal::Basis,
     outreach::CampaignStep,
+    person_name::PersonName,
     program::Program,
     text::{multi_line, single_line},
 };
@@ -20,10 +21,8 @@ use minijinja::{Environment, Value, context};
 use time::OffsetDateTime;
 use url::Url;
 
-use super::{Links, inert, template};
+use super::{Links, addressee, inert, template};
 
-/// The most characters of the name that a mail addresses somebody by.
-const ADDRESSEE_CHARS: usize = 60;
 /// The most characters of the personal message.
 const MESSAGE_CHARS: usize = 1_500;
 /// Words that begin a message which needs no greeting before it.
@@ -130,20 +129,23 @@ impl Composer {
 
         let program_name = line(&settings.name, 100);
         let sender_name = line(&settings.sender_name, 100);
-        let name = profile.name.as_deref().map(|name| stranger(name, ADDRESSEE_CHARS)).filter(|name| !name.is_empty());
-        let addressee = name.clone().unwrap_or_else(|| stranger(profile.username.as_str(), ADDRESSEE_CHARS));
+        let name = profile.name.as_deref().and_then(PersonName::of);
+        let name = name.as_ref().map(PersonName::full);
         let unsubscribe_url = self.links.unsubscribe(input.unsubscribe_token);
         let privacy_url = settings.privacy_url.as_deref().and_then(|url| Url::parse(url.trim()).ok());
         let privacy_url = privacy_url.filter(|url| matches!(url.scheme(), "http" | "https"));
         let paragraphs = paragraphs(input.message);
         let values = context! {
-            addressee, greeted => is_greeted(&paragraphs), paragraphs,
+            addressee => name.map(str::to_owned).or_else(|| addressee::greeting_handle(&profile.username)),
+            greeted => is_greeted(&paragraphs), paragraphs,
             program => program_name, sender => &sender_name,
             product => line(&settings.product, 500),
             postal_address => line(settings.postal_address.as_deref().unwrap_or_default(), 300),
             reply_to => reply_to.as_str(),
             source_text => format!(
-                "your profile {} on {}", stranger(profile.username.as_str(), 64), stranger(profile.source.as_str(), 32)
+                "your profile {} on {}",
+                addressee::shown_handle(&profile.username),
+                profile.source.network().unwrap_or(profile.source.as_str()),
             ),
             basis_text => basis_text(settings.basis),
             privacy_url => privacy_url.as_ref().map(Url::as_str),
@@ -167,7 +169,7 @@ impl Composer {
         let message = Message::builder()
             .date(input.now.into())
             .from(Mailbox::new(Some(sender_name), address(sender, "sender's")?))
-            .to(Mailbox::new(name, address(recipient, "recipient's")?))
+            .to(Mailbox::new(name.map(str::to_owned), address(recipient, "recipient's")?))
             .reply_to(Mailbox::new(None, address(reply_to, "reply")?))
             .subject(subject.clone())
             .message_id(Some(input.message_id.to_owned()))
@@ -190,11 +192,6 @@ impl Composer {
 /// One line of our own configuration.
 fn line(text: &str, max_chars: usize) -> String {
     single_line(text, max_chars).unwrap_or_default()
-}
-
-/// One line from a stranger.
-fn stranger(text: &str, max_chars: usize) -> String {
-    single_line(text, max_chars).map(|text| line(&inert(&text), max_chars)).unwrap_or_default()
 }
 
 /// A link of our own for an HTML attribute. The templates' own escaping would also take the slashes, which link checkers

@@ -160,7 +160,7 @@ fn both_parts_say_what_the_law_wants() {
             "You may object at any time",
             "Art. 14 GDPR",
             "Controller: Acme Bäckerei",
-            "Source: your profile ann. bakes on instagram",
+            "Source: your profile @ann.bakes on Instagram",
             "Categories:",
             "Purpose:",
             "Legal basis: our legitimate interest (Art. 6(1)(f) GDPR)",
@@ -190,8 +190,45 @@ fn a_message_with_its_own_greeting_gets_no_second_one() {
 fn somebody_without_a_name_is_addressed_by_the_handle() {
     let message = compose(None, "Great bread!");
     let mail = parse(&message);
-    assert!(mail.body_text(0).unwrap().contains("Hello ann. bakes,"));
+    assert!(mail.body_text(0).unwrap().contains("Hello @ann.bakes,"));
     assert_eq!(mail.to().unwrap().first().unwrap().name(), None);
+}
+
+/// Names as creators write them, and the handle beside each.
+const STRANGER_NAMES: [(&str, &str, &str); 5] = [
+    ("sn01", "Your PayPal is LOCKED call 1-800-555-0199 now", "sn01"),
+    ("sn02", "WIN $500 at 192.0.2.7/pay", "sn02"),
+    ("money.with.bobby", "Bobby", "Bobby"),
+    ("sn04", "Ann-Marie O'Neil", "Ann-Marie O'Neil"),
+    ("sn05", "Zoë ✨ | fitness", "Zoë"),
+];
+
+#[test]
+fn a_name_is_used_only_when_it_looks_like_a_persons_and_the_notice_shows_the_handle_as_it_is() {
+    for (handle, name, addressee) in STRANGER_NAMES {
+        let mut lead = lead(Some(name));
+        lead.profile.username = Handle::parse(handle).unwrap();
+        let message = compose_for(&program(), &lead, "Good work.").unwrap();
+        let mail = parse(&message);
+        assert_eq!(mail.subject(), Some(format!("{addressee}, a partnership with Acme Bäckerei?").as_str()));
+        let shown = mail.to().unwrap().first().unwrap().name();
+        assert_eq!(shown, (addressee != handle).then_some(addressee), "{name}");
+        for part in [mail.body_text(0).unwrap(), mail.body_html(0).unwrap()] {
+            assert!(part.contains(&format!("{handle} on Instagram")), "{part}");
+            let theirs = ["PayPal", "LOCKED", "1-800", "$500", "192.0", "fitness"];
+            assert!(!theirs.iter().any(|word| part.contains(word)), "{part}");
+        }
+    }
+}
+
+#[test]
+fn a_handle_that_could_carry_a_message_reaches_neither_subject_nor_greeting() {
+    let mut lead = lead(None);
+    lead.profile.username = Handle::parse("call-1-800-555-0199").unwrap();
+    let message = compose_for(&program(), &lead, "Good work.").unwrap();
+    let mail = parse(&message);
+    assert_eq!(mail.subject(), Some("A partnership with Acme Bäckerei?"));
+    assert!(mail.body_text(0).unwrap().starts_with("Hello,"));
 }
 
 #[test]
@@ -278,7 +315,7 @@ proptest! {
         let to = mail.to().unwrap();
         prop_assert_eq!(to.iter().count(), 1);
         prop_assert_eq!(to.first().unwrap().address(), Some(address.as_str()));
-        prop_assert!(mail.subject().is_some_and(|subject| subject.ends_with("a partnership with Acme Bäckerei?")));
+        prop_assert!(mail.subject().is_some_and(|subject| subject.ends_with(" partnership with Acme Bäckerei?")));
         prop_assert!(matches!(mail.header("Subject"), Some(HeaderValue::Text(_))));
         prop_assert_eq!(mail.text_body_count(), 1);
         prop_assert_eq!(mail.html_body_count(), 1);
