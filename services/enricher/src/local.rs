@@ -11,7 +11,9 @@ mod evidence;
 mod features;
 mod lexicon;
 mod message;
-mod name;
+mod refusals;
+mod segments;
+mod stated_age;
 mod tokens;
 
 use domain::{
@@ -73,11 +75,6 @@ impl LocalAnalyser {
     /// What a profile itself says against writing to its owner; empty when nothing does.
     pub fn objections(&self, lead: &Lead) -> Vec<Objection> {
         objections(&lead.profile, &Evidence::gather(self.lexicon, &lead.profile))
-    }
-
-    /// The first name, if the profile has one that looks like a name.
-    pub fn first_name(&self, lead: &Lead) -> Option<String> {
-        name::first_name(self.lexicon, &lead.profile)
     }
 }
 

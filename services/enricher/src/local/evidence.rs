@@ -27,7 +27,7 @@ pub(super) struct Evidence<'a> {
     /// profile.
     pub topics: Vec<&'a str>,
     /// How often each kind of signal was seen in the bio, each word once.
-    signals: [u32; 7],
+    signals: [u32; 8],
 }
 
 impl<'a> Evidence<'a> {
@@ -38,7 +38,7 @@ impl<'a> Evidence<'a> {
         let username = Tokens::of(profile.username.as_str());
         let mut points = vec![0_u32; lexicon.niches().count()];
         let mut topics: Vec<(usize, &str)> = Vec::new();
-        let mut signals = [0; 7];
+        let mut signals = [0; 8];
         let mut seen = vec![0_u64; lexicon.len().div_ceil(64)];
         for (tokens, factor) in [(&bio, BIO_FACTOR), (&name, NAME_FACTOR), (&username, NAME_FACTOR)] {
             let in_bio = factor == BIO_FACTOR;
@@ -57,7 +57,9 @@ impl<'a> Evidence<'a> {
                     }
                     Meaning::Signal(signal) if in_bio => signals[signal as usize] += 1,
                     // A display name can say `parent run` or `18+ only`, too; but `active` or `contact` there mean nothing.
-                    Meaning::Signal(signal @ (Signal::Minor | Signal::Adult | Signal::Gambling)) => {
+                    Meaning::Signal(
+                        signal @ (Signal::Minor | Signal::Adult | Signal::Gambling | Signal::Memorial | Signal::Hacked),
+                    ) => {
                         signals[signal as usize] += 1;
                     }
                     Meaning::Signal(_) => {}

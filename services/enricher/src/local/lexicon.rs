@@ -22,8 +22,10 @@ pub(super) enum Signal {
     Adult,
     /// Gambling.
     Gambling,
-    /// A word that no person's name has: `official`, `shop`.
-    NotAPerson,
+    /// The account remembers somebody who died.
+    Memorial,
+    /// The account is in the hands of somebody else.
+    Hacked,
 }
 
 impl Signal {
@@ -35,7 +37,8 @@ impl Signal {
             "minor" => Self::Minor,
             "adult" => Self::Adult,
             "gambling" => Self::Gambling,
-            "not_a_person" => Self::NotAPerson,
+            "memorial" => Self::Memorial,
+            "hacked" => Self::Hacked,
             _ => return None,
         })
     }
@@ -236,6 +239,22 @@ mod tests {
         let lexicon = Lexicon::parse(include_str!("lexicon.tsv")).unwrap();
         assert!(lexicon.niches().count() >= 20);
         assert!(lexicon.len() > 2_000);
+    }
+
+    /// A display name such as `Vegan Recipes` tells what an account is about; the words of both lists must not part ways.
+    #[test]
+    fn no_word_for_a_niche_passes_for_a_persons_name() {
+        for line in include_str!("lexicon.tsv").lines().filter(|line| line.starts_with("niche")) {
+            for word in line.rsplit('\t').next().unwrap().split(',').map(|word| word.trim().trim_end_matches('*')) {
+                let capital: String =
+                    word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
+                let is_word = word.chars().count() > 1 && word.chars().all(|c| c.is_ascii_alphabetic());
+                // These are common names, too.
+                if is_word && !["art", "baker", "koch"].contains(&word) {
+                    assert_eq!(domain::person_name::PersonName::of(&capital), None, "{word}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,14 +3,9 @@
 //!
 //! It has neither a greeting nor an offer; the mail's template adds these.
 
-use domain::{
-    enrichment::MESSAGE_CHARS,
-    lead::{Lead, SourceName},
-    program::Program,
-    text,
-};
+use domain::{enrichment::MESSAGE_CHARS, lead::Lead, person_name::PersonName, program::Program, text};
 
-use super::{evidence::Evidence, features::grouped, lexicon::Lexicon, name};
+use super::{evidence::Evidence, features::grouped, lexicon::Lexicon};
 
 /// Topics that a message names at most.
 const TOPICS: usize = 2;
@@ -18,7 +13,7 @@ const TOPICS: usize = 2;
 /// Composes the message. Which of several wordings is taken depends on the lead's id, so that it stays the same.
 pub(super) fn compose(lexicon: &Lexicon, lead: &Lead, program: &Program, evidence: &Evidence<'_>) -> String {
     let profile = &lead.profile;
-    let place = network(&profile.source).map_or_else(String::new, |network| format!(" on {network}"));
+    let place = profile.source.network().map_or_else(String::new, |network| format!(" on {network}"));
     let about = about(lexicon, evidence);
     let variant = usize::from(lead.id.as_uuid().as_bytes()[15]);
     let openings = [
@@ -40,8 +35,8 @@ pub(super) fn compose(lexicon: &Lexicon, lead: &Lead, program: &Program, evidenc
         || "I think that our affiliate program could be a good match".to_owned(),
         |program| format!("I think that the affiliate program of {program} could be a good match"),
     );
-    sentences.push(match name::first_name(lexicon, profile) {
-        Some(name) => format!("{question} for you, {name}."),
+    sentences.push(match profile.name.as_deref().and_then(PersonName::of) {
+        Some(name) => format!("{question} for you, {}.", name.first()),
         None => format!("{question} for you."),
     });
     text::single_line(&sentences.join(" "), MESSAGE_CHARS).unwrap_or_default()
@@ -64,25 +59,6 @@ fn about(lexicon: &Lexicon, evidence: &Evidence<'_>) -> String {
         [one] => format!(" in {niche}, especially around {one}"),
         [one, other, ..] => format!(" in {niche}, especially around {one} and {other}"),
     }
-}
-
-/// The network's own spelling; a list or an unknown source is not named.
-fn network(source: &SourceName) -> Option<&'static str> {
-    Some(match source.as_str() {
-        "instagram" => "Instagram",
-        "youtube" => "YouTube",
-        "tiktok" => "TikTok",
-        "x" => "X",
-        "facebook" => "Facebook",
-        "twitch" => "Twitch",
-        "pinterest" => "Pinterest",
-        "linkedin" => "LinkedIn",
-        "reddit" => "Reddit",
-        "threads" => "Threads",
-        "bluesky" => "Bluesky",
-        "snapchat" => "Snapchat",
-        _ => return None,
-    })
 }
 
 /// The number with its two leading digits kept: 24,351 is `24,000`.

@@ -96,6 +96,12 @@ fn what_a_bio_refuses_or_should_not_be_written_to_is_not_compliant() {
         ("Spicy pics on OnlyFans 🔞", Objection::Adult),
         ("Daily betting tips 🎰 join the casino", Objection::Gambling),
         ("Scommesse e pronostici", Objection::Gambling),
+        ("Fitness every day. No brand deals", Objection::RefusesBusiness),
+        ("Fitness every day. Not accepting collabs rn", Objection::RefusesBusiness),
+        ("In loving memory of Ann", Objection::Memorial),
+        ("Compte commémoratif", Objection::Memorial),
+        ("This account was HACKED", Objection::Hacked),
+        ("Cuenta hackeada, no respondan", Objection::Hacked),
     ] {
         let lead = with_bio(bio);
         let enrichment = LocalAnalyser::new().analyse(&lead, &program(&[]));
@@ -103,6 +109,21 @@ fn what_a_bio_refuses_or_should_not_be_written_to_is_not_compliant() {
         assert!(LocalAnalyser::new().objections(&lead).contains(&objection), "{bio}");
         assert!(enrichment.compliance_notes.contains(objection.sentence()), "{bio}");
     }
+}
+
+#[test]
+fn a_stated_age_of_the_writer_declines_and_anothers_does_not() {
+    for (username, bio, may_be_written_to) in [
+        ("mi01", "15yo gamer, dog lover. Open for collabs", false),
+        ("mi02", "I'm 15, I love my mom. Fitness every day. Open for collabs", false),
+        ("mi03", "16 | fitness | mom's favourite. Open for collabs", false),
+        ("mi04", "Mom of a 15 year old gamer. Fitness coach. Open for collabs", true),
+        ("mi05", "Fitness coach for 15 years. Open for collabs", true),
+    ] {
+        assert_eq!(analyse(bio).compliant, may_be_written_to, "{username}: {bio}");
+    }
+    let named = lead(Profile { name: Some("Mia, 15".to_owned()), ..profile() });
+    assert!(!LocalAnalyser::new().analyse(&named, &program(&[])).compliant, "a display name states an age, too");
 }
 
 #[test]
@@ -117,6 +138,8 @@ fn harmless_words_are_no_objection() {
         "Ad free living? No: slow living",
         "Especialista no marketing digital",
         "UGC creator, DM for collabs, slots open in June",
+        "Memorial Day recipes and life hacks",
+        "Growth hacks for creators, open to collabs",
     ] {
         let enrichment = analyse(bio);
         assert!(enrichment.compliant, "{bio}: {}", enrichment.compliance_notes);

@@ -1,6 +1,6 @@
 //! Cuts text into words for the lexicon: lower case, without accents, each emoji a word of its own.
 
-use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
+use domain::text::folded;
 
 /// The words of a text. One buffer holds them all.
 #[derive(Debug, Default)]
@@ -18,24 +18,10 @@ impl Tokens {
                 tokens.push(char::from(byte.to_ascii_lowercase()));
             }
         } else {
-            for character in text.nfkd().filter(|character| !is_combining_mark(*character)) {
-                match character {
-                    'ß' | 'ẞ' => tokens.push_all("ss"),
-                    'ø' | 'Ø' => tokens.push('o'),
-                    'æ' | 'Æ' => tokens.push_all("ae"),
-                    'œ' | 'Œ' => tokens.push_all("oe"),
-                    'ł' | 'Ł' => tokens.push('l'),
-                    'ı' => tokens.push('i'),
-                    _ => character.to_lowercase().for_each(|lower| tokens.push(lower)),
-                }
-            }
+            folded(text).for_each(|character| tokens.push(character));
         }
         tokens.end_word();
         tokens
-    }
-
-    fn push_all(&mut self, text: &str) {
-        text.chars().for_each(|character| self.push(character));
     }
 
     fn push(&mut self, character: char) {
