@@ -44,6 +44,8 @@ struct Evidence {
     found: Option<Country>,
     /// Places that stand inside of a phrase: they can contradict, but not tell.
     mentioned: Vec<Country>,
+    /// Codes that stand alone, and whether anything stands beside them.
+    codes: Vec<(String, bool)>,
     unclear: bool,
 }
 
@@ -53,7 +55,11 @@ impl Evidence {
         self.found = Some(country);
     }
 
-    fn country(&self) -> Option<Country> {
+    fn country(mut self) -> Option<Country> {
+        // Last, since `LA` in `LA, California` says nothing that the state doesn't.
+        for (text, has_other_parts) in std::mem::take(&mut self.codes) {
+            self.add_code(&text, has_other_parts);
+        }
         self.found.filter(|found| !self.unclear && self.mentioned.iter().all(|mentioned| mentioned == found))
     }
 }
@@ -101,7 +107,7 @@ impl Chain {
                 }
                 (Part::Named(_, Place::Continent), _) => evidence.unclear = true,
                 (Part::Named(_, place), _) => place.country().into_iter().for_each(|country| evidence.add(country)),
-                (Part::Code(text), _) => evidence.add_code(text, self.parts.len() > 1),
+                (Part::Code(text), _) => evidence.codes.push((text.clone(), self.parts.len() > 1)),
                 (Part::Words(words), _) => mentions(words, evidence),
             }
             at += 1;
@@ -123,7 +129,7 @@ impl Evidence {
             (false, Some(country)) => self.add(country),
             // An unknown place in a state that isn't also a country's code.
             (true, None) if has_other_parts => code("US").into_iter().for_each(|country| self.add(country)),
-            // After a country that it agrees with it says nothing new: `Austin, USA, TX`.
+            // Beside a country that it agrees with it says nothing new: `Austin, USA, TX`.
             (true, _) if self.found.is_some_and(|found| found.as_str() == "US") => {}
             (_, Some(country)) if self.found == Some(country) => {}
             _ => self.unclear = true,
