@@ -49,7 +49,13 @@ fn kinds() -> Vec<Kind> {
         always("half a JSON", Behaviour::HalfJson, "truncated"),
         always("score 250", Behaviour::Score250, "invalid_score"),
         always("compliant: maybe", Behaviour::CompliantMaybe, "invalid_answer:compliant"),
-        always("a link to somewhere else", Behaviour::ForeignLink, "invalid_answer:message_link"),
+        // Its judgement is used, its words are not.
+        Kind {
+            name: "a link to somewhere else",
+            behaviour: Behaviour::ForeignLink,
+            only_at_first: false,
+            outcome: ("model", None),
+        },
         always("429", Behaviour::RateLimited(None), "rate_limited"),
         always("500", Behaviour::Status(500), "server_error"),
         always("never", Behaviour::Hang, "timeout"),
@@ -134,7 +140,7 @@ async fn every_lead_is_enriched_whatever_the_model_does_and_counted_by_provider_
     // What was refused was asked for once more, and nothing but the profile was told.
     let requests = api.requests();
     let second_asks = requests.iter().filter(|request| request.is_second_ask()).count() as u64;
-    assert_eq!(second_asks, EACH * 6, "five bad answers and the one that was bad at first");
+    assert_eq!(second_asks, EACH * 5, "four bad answers and the one that was bad at first");
     for request in &requests {
         let body = request.body.to_string();
         assert!(!body.contains("@example"), "an address left the house: {body}");
@@ -143,7 +149,7 @@ async fn every_lead_is_enriched_whatever_the_model_does_and_counted_by_provider_
 
     let enricher = &fleet[1];
     let fallbacks = enricher.counted("enricher_analysed_total", &["provider=\"local_fallback\""]).await;
-    assert_eq!(fallbacks, EACH * 8, "the metric counts them too");
+    assert_eq!(fallbacks, EACH * 7, "the metric counts them too");
     audit(&stack, Planted::default()).await;
     drop(fleet);
     stack.cleanup().await;

@@ -34,6 +34,8 @@ pub enum Behaviour {
     Good,
     /// A completion with this text.
     Content(String),
+    /// This status with this body.
+    Body(u16, Value),
     /// A completion with this text that was cut because the tokens ran out.
     CutByLength(String),
     /// Prose instead of JSON.
@@ -44,7 +46,7 @@ pub enum Behaviour {
     Score250,
     /// A good answer but for `compliant: "maybe"`.
     CompliantMaybe,
-    /// Valid JSON of the right types whose message has a link to somewhere else.
+    /// Valid JSON of the right types that offers a message with a link to somewhere else instead of slots.
     ForeignLink,
     /// Status 429, with this `retry-after`.
     RateLimited(Option<String>),
@@ -162,7 +164,7 @@ pub fn good_answer() -> Value {
         "niche": "fitness",
         "score": 88,
         "notes": "A close audience and regular posts.",
-        "message": "Your posts about training at home are easy to follow, and I think that your audience would like our program.",
+        "slots": { "topic": "fitness", "quote": "", "reason": "audience", "tone": "warm" },
         "compliant": true,
         "compliance_notes": "Nothing speaks against it.",
         "confidence": 0.8
@@ -197,12 +199,21 @@ async fn respond(shared: &Arc<Shared>, behaviour: Behaviour) -> Response {
         // Whoever calls has waited already.
         Behaviour::Good | Behaviour::After(..) => completion(&good(), "stop"),
         Behaviour::Content(text) => completion(&text, "stop"),
+        Behaviour::Body(status, body) => {
+            (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), axum::Json(body))
+                .into_response()
+        }
         Behaviour::CutByLength(text) => completion(&text, "length"),
         Behaviour::Prose => completion("Sure! I think this creator is great, about 8 out of 10.", "stop"),
         Behaviour::HalfJson => completion(&good()[..good().len() / 2], "stop"),
         Behaviour::Score250 => with("score", json!(250)),
         Behaviour::CompliantMaybe => with("compliant", json!("maybe")),
-        Behaviour::ForeignLink => with("message", json!("Great posts! See https://evil.example/claim for your prize.")),
+        Behaviour::ForeignLink => {
+            let mut answer = good_answer();
+            answer["slots"] = Value::Null;
+            answer["message"] = json!("Great posts! See https://evil.example/claim for your prize.");
+            completion(&answer.to_string(), "stop")
+        }
         Behaviour::RateLimited(retry_after) => {
             let mut response = error(429, "rate_limit_exceeded");
             if let Some(value) = retry_after.and_then(|text| text.parse().ok()) {

@@ -7,6 +7,8 @@ use std::{
 
 use service::readiness::ReadinessHandle;
 
+use crate::model::Refusal;
+
 /// At most one line in this time.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
@@ -30,17 +32,17 @@ impl RefusalAlarm {
         Self { readiness: Some(readiness), state: Arc::default() }
     }
 
-    /// The API refused a request with this status.
-    pub fn raise(&self, status: u16) {
+    /// The API refused a request with this status, for this reason.
+    pub fn raise(&self, status: u16, refusal: Refusal) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.raised = true;
         let message = format!(
-            "the model's API refuses requests with status {status}; check enricher.model.api_key, .name and .base_url. \
-             Until then the built-in analyser does the leads"
+            "the model's API refuses {refusal} with status {status}; {}. Until then the built-in analyser does the leads",
+            refusal.advice()
         );
         if state.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
             state.logged = Some(Instant::now());
-            tracing::error!(http.status = status, "{message}");
+            tracing::error!(http.status = status, enricher.refused = refusal.name(), "{message}");
         }
         if let Some(readiness) = &self.readiness {
             readiness.set_not_ready(message);
@@ -71,9 +73,11 @@ mod tests {
         let readiness = Readiness::new();
         let alarm = RefusalAlarm::new(readiness.register("model"));
         assert!(readiness.report().ready);
-        alarm.raise(401);
+        alarm.raise(400, Refusal::MaxTokens);
         let report = readiness.report();
-        assert!(report.checks[0].missing.as_deref().unwrap().contains("status 401"));
+        let missing = report.checks[0].missing.as_deref().unwrap();
+        assert!(missing.contains("parameter max_tokens with status 400"), "{missing}");
+        assert!(missing.contains("max_tokens_parameter = \"max_completion_tokens\""), "{missing}");
         alarm.clear();
         assert!(readiness.report().ready);
     }

@@ -1,14 +1,18 @@
 //! Who turns a lead into an enrichment.
 
 use domain::{
-    enrichment::{COMPLIANCE_NOTES_CHARS, Enrichment, Provider},
+    enrichment::{COMPLIANCE_NOTES_CHARS, Enrichment, NOTES_CHARS, Provider},
     lead::Lead,
     program::Program,
     text,
 };
 use tokio::sync::SemaphorePermit;
 
-use crate::{local::LocalAnalyser, model::ModelClient};
+use crate::{
+    local::LocalAnalyser,
+    model::{Answer, ModelClient},
+    wording::{self, Wording},
+};
 
 /// Someone who analyses leads. It never fails: where a model can't be believed, the built-in analyser steps in.
 #[derive(Debug)]
@@ -66,7 +70,12 @@ impl Permit<'_> {
             PermittedAnalyst::Model { client, fallback, permit } => {
                 let asked = client.ask(&permit, lead, program).await;
                 let enrichment = match asked.analysis {
-                    Ok(enrichment) => with_objections(enrichment, fallback, lead),
+                    Ok(answer) => {
+                        let wording =
+                            wording::choose(&answer.offered, client.allows_free_text(), lead, program, fallback);
+                        client.count_wording(&wording);
+                        with_objections(enrichment(answer, wording, lead, program, fallback), fallback, lead)
+                    }
                     Err(failure) => {
                         tracing::debug!(lead.id = %lead.id, enricher.failure = failure.code(), "fell back to the built-in analyser");
                         Enrichment {
@@ -80,6 +89,38 @@ impl Permit<'_> {
             }
         }
     }
+}
+
+/// The model's analysis with the message that the mail will carry. Why its own words were refused stands in the notes.
+fn enrichment(answer: Answer, wording: Wording, lead: &Lead, program: &Program, local: LocalAnalyser) -> Enrichment {
+    let (message, refused) = match wording {
+        Wording::Slots(slots) => (local.message_with(lead, program, &slots), None),
+        Wording::FreeText(text) => (text, None),
+        Wording::BuiltIn { refused } => (local.message(lead, program), refused),
+    };
+    let notes = match refused {
+        None => answer.notes,
+        Some(reason) => with_refusal(&answer.notes, &reason),
+    };
+    Enrichment {
+        niche: answer.niche,
+        score: answer.score,
+        notes,
+        message,
+        compliant: answer.compliant,
+        compliance_notes: answer.compliance_notes,
+        confidence: answer.confidence,
+        provider: Provider::Model,
+        fallback_reason: None,
+    }
+}
+
+/// The notes with the reason at their end, however long they are.
+fn with_refusal(notes: &str, reason: &str) -> String {
+    let line = format!("The model's own words were not used: {reason}.");
+    let room = NOTES_CHARS - line.chars().count() - 1;
+    let notes: String = notes.chars().take(room).collect();
+    text::multi_line(&format!("{notes}\n{line}"), NOTES_CHARS).unwrap_or_default()
 }
 
 /// A model may veto, never approve: what the profile itself objects to stands, whatever the model says.

@@ -101,6 +101,8 @@ pub struct ModelConfig {
     pub send_temperature: bool,
     /// Whether `response_format` is sent.
     pub send_response_format: bool,
+    /// Whether a model may write sentences of its own for the mail.
+    pub free_text: bool,
     /// Which fields of a profile are sent.
     pub fields: BTreeSet<ProfileField>,
     /// Requests at the same time.
@@ -208,6 +210,7 @@ mod tests {
         assert!((config.model.temperature - 0.3).abs() < f64::EPSILON);
         assert_eq!(config.model.max_tokens.get(), 500);
         assert!(!config.model.fields.contains(&ProfileField::Name));
+        assert!(!config.model.free_text);
     }
 
     #[test]

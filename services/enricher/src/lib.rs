@@ -10,7 +10,8 @@
 //! |---|---|
 //! | [`analyst`] | who turns a lead into an enrichment; which analyst has the last word |
 //! | [`local`] | the built-in analyser: a lexicon and stated features; the default and the fallback |
-//! | [`model`] | the client of a chat model: asking, reading strictly, checking against the lead's facts |
+//! | [`model`] | the client of a chat model: asking, and reading strictly |
+//! | [`wording`] | what a model may say in a mail: slots that our sentences carry, and, where allowed, checked sentences |
 //! | [`stage`] | the pipeline's stage around an analyst |
 //! | [`config`] | the section `[enricher]` and its commented defaults |
 //!
@@ -28,6 +29,7 @@ pub mod local;
 pub mod model;
 mod run;
 pub mod stage;
+pub mod wording;
 
 pub use self::{
     alarm::RefusalAlarm,

@@ -24,10 +24,27 @@ use domain::{
 };
 
 pub use self::compliance::Objection;
-use self::{compliance::objections, evidence::Evidence, lexicon::Lexicon};
+use self::{
+    compliance::objections,
+    evidence::Evidence,
+    lexicon::{Lexicon, Meaning, Signal},
+    tokens::Tokens,
+};
+use crate::wording::Slots;
 
 /// The niche of a creator whose profile doesn't tell one.
 pub const UNKNOWN_NICHE: &str = "general";
+
+/// What a bio shows that a mail may repeat.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// The niche and telling words, as the lexicon spells them.
+    pub topics: Vec<&'static str>,
+    /// They publish regularly.
+    pub active: bool,
+    /// They welcome collaborations.
+    pub open: bool,
+}
 
 /// The analyser. Cheap to copy: the lexicon is parsed once per process.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +86,34 @@ impl LocalAnalyser {
             confidence: confidence::estimate(profile, &evidence),
             provider: Provider::Local,
             fallback_reason: None,
+        }
+    }
+
+    /// The personal part of a first mail.
+    pub(crate) fn message(&self, lead: &Lead, program: &Program) -> String {
+        message::compose(self.lexicon, lead, program, &Evidence::gather(self.lexicon, &lead.profile))
+    }
+
+    /// The same around slots that were checked.
+    pub(crate) fn message_with(&self, lead: &Lead, program: &Program, slots: &Slots) -> String {
+        message::compose_with(lead, program, slots)
+    }
+
+    /// Whether a text has a word that tells a niche.
+    pub(crate) fn names_a_niche(&self, text: &str) -> bool {
+        let mut found = false;
+        self.lexicon.scan(&Tokens::of(text), |hit| found |= matches!(hit.meaning, Meaning::Niche { .. }));
+        found
+    }
+
+    /// What the bio shows.
+    pub(crate) fn shown(&self, lead: &Lead) -> Shown {
+        let evidence = Evidence::gather(self.lexicon, &lead.profile);
+        let niche = evidence.niche.map(|niche| self.lexicon.niche_name(niche));
+        Shown {
+            topics: niche.into_iter().chain(evidence.topics.iter().copied()).collect(),
+            active: evidence.shows(Signal::Active),
+            open: evidence.shows(Signal::OpenToBusiness),
         }
     }
 

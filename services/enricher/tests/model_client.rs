@@ -16,11 +16,12 @@ use enricher::{
     analyst::{Analysis, Analyst},
     config::{DEFAULTS, EnricherConfig, ModelConfig},
     local::LocalAnalyser,
-    model::{Budget, ModelClient},
+    model::{Budget, Failure, ModelClient},
 };
+use serde_json::{Value, json};
 use service::{config::Loader, readiness::Readiness};
 use test_support::{
-    llm::{Behaviour, FakeLlm, HUGE_BODY_BYTES},
+    llm::{Behaviour, FakeLlm, HUGE_BODY_BYTES, good_answer},
     profiles::{lead, profile, program},
 };
 use time::macros::datetime;
@@ -121,7 +122,6 @@ async fn a_refused_answer_is_asked_for_once_more_with_the_reason() {
         (Behaviour::HalfJson, "cut off"),
         (Behaviour::Score250, "from 0 to 100"),
         (Behaviour::CompliantMaybe, "true or false"),
-        (Behaviour::ForeignLink, "links"),
         (Behaviour::HtmlPage, "not a single JSON object"),
         (Behaviour::TruncatedBody, "cut off"),
         (Behaviour::CutByLength("{\"niche\"".to_owned()), "cut off"),
@@ -142,7 +142,6 @@ async fn a_model_that_insists_on_a_bad_answer_is_replaced_by_the_built_in_analys
         (Behaviour::HalfJson, "truncated"),
         (Behaviour::Score250, "invalid_score"),
         (Behaviour::CompliantMaybe, "invalid_answer:compliant"),
-        (Behaviour::ForeignLink, "invalid_answer:message_link"),
         (Behaviour::HtmlPage, "not_json"),
         (Behaviour::TruncatedBody, "truncated"),
     ] {
@@ -187,12 +186,157 @@ async fn a_refusal_is_not_repeated_and_makes_the_process_unready() {
         let alarm = RefusalAlarm::new(readiness.register("model"));
         let analyst = analyst_with(config(&llm, &[]), Arc::new(domain::clock::SystemClock), alarm);
         let enrichment = analyse(&analyst).await;
-        assert_eq!(enrichment.fallback_reason.as_deref(), Some("refused"));
+        let reason = enrichment.fallback_reason.unwrap();
+        assert!(reason.starts_with("refused:"), "{reason}");
         assert_eq!(llm.requests().len(), 1);
         assert!(!readiness.report().ready);
         assert_eq!(analyse(&analyst).await.provider, Provider::Model);
         assert!(readiness.report().ready, "the next answer clears the alarm");
     }
+}
+
+/// A completion with the content of a good answer in this form.
+fn completion(content: &str) -> Value {
+    json!({
+        "choices": [{ "message": { "role": "assistant", "content": content }, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 300, "completion_tokens": 90, "total_tokens": 390 },
+    })
+}
+
+/// An answer in the form of before there were slots.
+fn earlier_answer() -> Value {
+    let mut answer = good_answer();
+    answer["score"] = json!(91);
+    answer.as_object_mut().unwrap().remove("slots");
+    answer["message"] = json!("MODELTEXT Your training posts are calm and clear. I think the program fits them.");
+    answer
+}
+
+#[tokio::test]
+async fn whatever_stands_around_the_answer_its_judgement_is_used_and_a_free_message_is_not() {
+    let good = earlier_answer().to_string();
+    for content in [
+        good.clone(),
+        format!("<think>\nThe creator likes {{sport}}. Fine.\n</think>\n\n{good}"),
+        format!("<think>ok</think>\n```json\n{good}\n```"),
+        format!("```json\n{good}\n```\nLet me know if you need anything else!"),
+        format!("Here is the assessment:\n\n```json\n{good}\n```"),
+        format!("```JSON\n{good}\n```"),
+        format!("{},}}", &good[..good.len() - 1]),
+        format!("\u{feff}{good}"),
+        good.replace("\"score\":91", "\"score\":91.0"),
+        good.replace("\"score\":91", "\"score\":\"91\""),
+    ] {
+        let llm = FakeLlm::scripted(vec![Behaviour::Body(200, completion(&content))]).await.unwrap();
+        let enrichment = analyse(&analyst(&llm, &[])).await;
+        assert_eq!((enrichment.provider, enrichment.score.get()), (Provider::Model, 91), "{content}");
+        let local = LocalAnalyser::new().analyse(&trainer(), &program(&["fitness"]));
+        assert_eq!(enrichment.message, local.message, "{content}");
+        assert_eq!(llm.requests().len(), 1, "{content}");
+    }
+}
+
+#[tokio::test]
+async fn usage_in_any_form_is_counted_once_also_of_an_answer_that_is_discarded() {
+    for (usage, least, most) in [
+        (json!({ "prompt_tokens": 300, "completion_tokens": 90, "total_tokens": 390 }), 390, 390),
+        (json!({ "prompt_tokens": 300, "completion_tokens": 90 }), 390, 390),
+        (json!({ "prompt_tokens": 300, "completion_tokens": 90, "total_tokens": null }), 390, 390),
+        (json!({ "prompt_tokens": 300, "completion_tokens": 37.25, "total_tokens": 337.25 }), 338, 338),
+        (json!({}), 300, 2_000),
+        (json!(null), 300, 2_000),
+    ] {
+        let mut body = completion(&earlier_answer().to_string());
+        body["usage"] = usage.clone();
+        let llm = FakeLlm::scripted(vec![Behaviour::Body(200, body)]).await.unwrap();
+        let Analysis { enrichment, tokens } =
+            analyst(&llm, &[]).permit().await.analyse(&trainer(), &program(&[])).await;
+        assert_eq!((enrichment.provider, enrichment.score.get()), (Provider::Model, 91), "{usage}");
+        assert!((least..=most).contains(&tokens), "{tokens} for {usage}");
+        // The same, of two answers that are prose.
+        let mut prose = completion("Sure!");
+        prose["usage"] = usage.clone();
+        let llm = FakeLlm::scripted(vec![Behaviour::Body(200, prose); 2]).await.unwrap();
+        let Analysis { enrichment, tokens } =
+            analyst(&llm, &[]).permit().await.analyse(&trainer(), &program(&[])).await;
+        assert_eq!(enrichment.fallback_reason.as_deref(), Some("not_json"), "{usage}");
+        assert!((2 * least..=2 * most).contains(&tokens), "{tokens} for {usage}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_inside_of_a_success_is_that_error_and_no_choices_are_no_answer() {
+    let limited =
+        json!({ "error": { "message": "Rate limit exceeded: free-models-per-min", "code": 429 }, "user_id": "u" });
+    let limited = Behaviour::Body(200, limited);
+    assert_eq!(outcome(vec![limited.clone()]).await, (Provider::Model, None, 2), "once more, as for a status 429");
+    let (provider, reason, requests) = outcome(vec![limited; 3]).await;
+    assert_eq!((provider, reason.as_deref(), requests), (Provider::LocalFallback, Some("rate_limited"), 3));
+    let none = Behaviour::Body(200, json!({ "id": null, "choices": null, "usage": null }));
+    let (provider, reason, requests) = outcome(vec![none.clone(), none]).await;
+    assert_eq!((provider, reason.as_deref(), requests), (Provider::LocalFallback, Some("no_answer"), 2));
+}
+
+#[tokio::test]
+async fn a_content_filter_of_one_request_falls_back_for_that_lead_and_the_process_stays_ready() {
+    let filtered = json!({ "error": {
+        "message": "The response was filtered due to the prompt triggering the content management policy.",
+        "type": null, "param": "prompt", "code": "content_filter", "status": 400,
+        "innererror": { "code": "ResponsibleAIPolicyViolation" },
+    } });
+    let llm = FakeLlm::scripted(vec![Behaviour::Body(400, filtered)]).await.unwrap();
+    let readiness = Readiness::new();
+    let alarm = RefusalAlarm::new(readiness.register("model"));
+    // Even a breaker that opens at the first failure stays closed.
+    let settings = [("MODEL_BREAKER_WINDOW", "1"), ("MODEL_BREAKER_FAILURE_RATE", "0.1")];
+    let analyst = analyst_with(config(&llm, &settings), Arc::new(domain::clock::SystemClock), alarm);
+    assert_eq!(analyse(&analyst).await.fallback_reason.as_deref(), Some("content_filter"));
+    assert!(readiness.report().ready);
+    assert_eq!(llm.requests().len(), 1, "it would be filtered again");
+    assert_eq!(analyse(&analyst).await.provider, Provider::Model);
+}
+
+#[tokio::test]
+async fn a_refused_parameter_is_named_with_the_setting_that_cures_it() {
+    let llm = FakeLlm::start(|request| {
+        let refused = |message: &str, param: &str| {
+            Behaviour::Body(
+                400,
+                json!({ "error": { "message": message, "type": "invalid_request_error", "param": param } }),
+            )
+        };
+        if request.body.get("max_tokens").is_some() {
+            refused("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "max_tokens")
+        } else if request.body.get("temperature").is_some() {
+            refused("Unsupported value: 'temperature' does not support 0.3 with this model.", "temperature")
+        } else {
+            Behaviour::Good
+        }
+    })
+    .await
+    .unwrap();
+    let mut settings = Vec::new();
+    for (parameter, cure, setting) in [
+        (
+            "max_tokens",
+            "max_tokens_parameter = \"max_completion_tokens\"",
+            ("MODEL_MAX_TOKENS_PARAMETER", "max_completion_tokens"),
+        ),
+        ("temperature", "send_temperature = false", ("MODEL_SEND_TEMPERATURE", "false")),
+    ] {
+        let readiness = Readiness::new();
+        let alarm = RefusalAlarm::new(readiness.register("model"));
+        let analyst = analyst_with(config(&llm, &settings), Arc::new(domain::clock::SystemClock), alarm);
+        let reason = analyse(&analyst).await.fallback_reason.unwrap();
+        assert_eq!(reason, format!("refused:{parameter}"));
+        let missing = readiness.report().checks[0].missing.clone().unwrap();
+        assert!(missing.contains(&format!("parameter {parameter} ")) && missing.contains(cure), "{missing}");
+        let probed = enricher::model::probe(&config(&llm, &settings), Duration::from_secs(5)).await;
+        assert!(matches!(probed, Err(Failure::Refused { refusal, .. }) if refusal.parameter() == Some(parameter)));
+        settings.push(setting);
+    }
+    assert_eq!(analyse(&analyst(&llm, &settings)).await.provider, Provider::Model);
+    enricher::model::probe(&config(&llm, &settings), Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,40 +1,43 @@
-//! Reads a model's answer, strictly: one JSON object with the right types and ranges. Unknown fields are ignored.
+//! Reads a model's answer: the one JSON object in it, wherever it stands, then strictly its fields, with the right types and
+//! ranges. Unknown fields are ignored. What it offers for the mail is read here, and checked in [`crate::wording`].
 
 use domain::{
-    enrichment::{COMPLIANCE_NOTES_CHARS, Confidence, MESSAGE_CHARS, NICHE_CHARS, NOTES_CHARS, Score},
+    enrichment::{COMPLIANCE_NOTES_CHARS, Confidence, NICHE_CHARS, NOTES_CHARS, Score},
     text,
 };
-use serde_json::{Map, Value, error::Category};
+use serde_json::{Map, Value};
 
-use super::Failure;
+use super::{Failure, object::the_object};
+use crate::wording::Offered;
 
-/// An answer of the right form. Whether it is true is for [`super::facts`].
+/// What a model says about a lead, of the right form.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer {
+pub struct Answer {
+    /// What the creator is about, lower case.
     pub niche: String,
+    /// How well they fit.
     pub score: Score,
+    /// Why.
     pub notes: String,
-    pub message: String,
+    /// Whether writing to them is compliant.
     pub compliant: bool,
+    /// Why.
     pub compliance_notes: String,
+    /// How sure the model is.
     pub confidence: Confidence,
+    /// What it offers for the mail; nothing of it is believed yet.
+    pub offered: Offered,
 }
 
 const fn invalid(what: &'static str) -> Failure {
     Failure::InvalidAnswer { what }
 }
 
-/// Reads the text of a completion; one Markdown fence around the object is tolerated, since many models can't help it.
+/// Reads the text of a completion.
 pub(super) fn parse(content: &str) -> Result<Answer, Failure> {
-    let object: Map<String, Value> =
-        serde_json::from_str(unfenced(content)).map_err(|error| match error.classify() {
-            // An empty text also ends early, but nothing was cut off.
-            Category::Eof if content.contains('{') => Failure::Truncated,
-            _ => Failure::NotJson,
-        })?;
-    let score = object.get("score").and_then(Value::as_i64).and_then(|score| Score::new(score).ok());
+    let object = the_object(content)?;
     Ok(Answer {
-        score: score.ok_or(Failure::InvalidScore)?,
+        score: object.get("score").and_then(score).ok_or(Failure::InvalidScore)?,
         compliant: object.get("compliant").and_then(Value::as_bool).ok_or(invalid("compliant"))?,
         confidence: object
             .get("confidence")
@@ -43,15 +46,19 @@ pub(super) fn parse(content: &str) -> Result<Answer, Failure> {
             .ok_or(invalid("confidence"))?,
         niche: niche(&object)?,
         notes: line(&object, "notes", NOTES_CHARS)?.unwrap_or_default(),
-        message: message(&object)?,
         compliance_notes: line(&object, "compliance_notes", COMPLIANCE_NOTES_CHARS)?.unwrap_or_default(),
+        offered: Offered {
+            slots: object.get("slots").filter(|slots| !slots.is_null()).cloned(),
+            message: object.get("message").and_then(Value::as_str).map(str::to_owned),
+        },
     })
 }
 
-fn unfenced(content: &str) -> &str {
-    let trimmed = content.trim();
-    let inner = trimmed.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
-    inner.map_or(trimmed, |inner| inner.strip_prefix("json").unwrap_or(inner).trim())
+/// A whole number, also as `91.0` or `"91"`.
+fn score(value: &Value) -> Option<Score> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    let is_whole = number.fract() == 0.0 && (0.0..=100.0).contains(&number);
+    Score::new(number as i64).ok().filter(|_| is_whole)
 }
 
 /// A text of at most `limit` characters, cleaned; an overlong one is refused instead of cut.
@@ -70,16 +77,6 @@ fn niche(object: &Map<String, Value>) -> Result<String, Failure> {
     if is_name && niche.split_whitespace().count() <= 6 { Ok(niche) } else { Err(invalid("niche")) }
 }
 
-/// The message keeps its paragraphs.
-fn message(object: &Map<String, Value>) -> Result<String, Failure> {
-    let raw = object.get("message").and_then(Value::as_str).ok_or(invalid("message"))?;
-    if raw.chars().count() > MESSAGE_CHARS {
-        return Err(invalid("message"));
-    }
-    // A lone carriage return would be read as a line break by some mail programs.
-    text::multi_line(&raw.replace("\r\n", "\n").replace('\r', "\n"), MESSAGE_CHARS).ok_or(invalid("message"))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -95,33 +92,33 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_is_read_bare_and_fenced() {
+    fn a_good_answer_is_read_and_unknown_fields_are_ignored() {
         let bare = parse(&good_answer().to_string()).unwrap();
         assert_eq!((bare.niche.as_str(), bare.score.get(), bare.compliant), ("fitness", 88, true));
-        for fenced in [format!("```json\n{}\n```", good_answer()), format!(" ```\n{}```\n", good_answer())] {
-            assert_eq!(parse(&fenced).unwrap(), bare);
-        }
-        assert_eq!(with("something_else", json!([1])).unwrap(), bare, "unknown fields are ignored");
+        assert!(bare.offered.slots.is_some());
+        assert_eq!(with("something_else", json!([1])).unwrap(), bare);
     }
 
     #[test]
-    fn what_is_no_single_object_is_refused() {
-        for (content, failure) in [
-            ("Sure! Here you go: {}", Failure::NotJson),
-            ("", Failure::NotJson),
-            ("[1]", Failure::NotJson),
-            ("\"text\"", Failure::NotJson),
-            ("{} {}", Failure::NotJson),
-            ("{\"niche\": \"fit", Failure::Truncated),
-            ("```json\n{\"niche\": \"fit", Failure::NotJson),
-        ] {
-            assert_eq!(parse(content).unwrap_err(), failure, "{content}");
+    fn an_answer_in_the_earlier_form_has_no_slots_and_is_read_all_the_same() {
+        let mut answer = good_answer();
+        answer.as_object_mut().unwrap().remove("slots");
+        answer["message"] = json!("Your training posts are calm and clear.");
+        let read = parse(&answer.to_string()).unwrap();
+        assert_eq!(read.offered.slots, None);
+        assert_eq!(read.offered.message.as_deref(), Some("Your training posts are calm and clear."));
+    }
+
+    #[test]
+    fn a_score_is_a_whole_number_however_it_is_written() {
+        for score in [json!(91), json!(91.0), json!("91"), json!(" 91.0 ")] {
+            assert_eq!(with("score", score.clone()).unwrap().score.get(), 91, "{score}");
         }
     }
 
     #[test]
     fn wrong_types_and_ranges_are_refused_by_field() {
-        for score in [json!(250), json!(-1), json!("88"), json!(88.5), json!(null), json!(true)] {
+        for score in [json!(250), json!(-1), json!("high"), json!(88.5), json!(1e300), json!(null), json!(true)] {
             assert_eq!(with("score", score).unwrap_err(), Failure::InvalidScore);
         }
         for (field, value) in [
@@ -134,9 +131,6 @@ mod tests {
             ("niche", json!("<b>fitness</b>")),
             ("niche", json!(["fitness"])),
             ("notes", json!("x".repeat(2_001))),
-            ("message", json!("")),
-            ("message", json!("\u{200b} \n")),
-            ("message", json!("x".repeat(1_501))),
             ("compliance_notes", json!(null)),
         ] {
             assert_eq!(with(field, value).unwrap_err(), Failure::InvalidAnswer { what: field });

@@ -1,4 +1,4 @@
-//! Asks a model about a lead: bounded concurrency, retries, a breaker, one second chance for a refused answer.
+//! Asks a model about a lead: bounded concurrency, retries, a breaker, one second chance for an answer that can't be read.
 
 use std::{
     fmt,
@@ -6,26 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{
-    clock::Clock,
-    enrichment::{Enrichment, Provider},
-    lead::Lead,
-    program::Program,
-};
+use domain::{clock::Clock, lead::Lead, program::Program};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use recloser::{AsyncRecloser, Error as Gate, Recloser};
 use serde_json::Value;
+use time::Date;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Budget, Failure,
     answer::{self, Answer},
-    facts,
-    http::{Api, Completion},
+    completion::{Completion, Failed},
+    http::Api,
     pauses::Pauses,
     prompt,
 };
-use crate::{alarm::RefusalAlarm, config::ModelConfig};
+use crate::{alarm::RefusalAlarm, config::ModelConfig, wording::Wording};
 
 /// How often a model is asked for an answer that can be believed.
 const ASKS: u32 = 2;
@@ -47,7 +43,7 @@ pub enum ModelError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
     /// The model's analysis, or why there is none.
-    pub analysis: Result<Enrichment, Failure>,
+    pub analysis: Result<Answer, Failure>,
     /// Tokens that were spent on it.
     pub tokens: u64,
 }
@@ -63,6 +59,7 @@ pub struct ModelClient {
     alarm: RefusalAlarm,
     requests: Counter<u64>,
     tokens: Counter<u64>,
+    wordings: Counter<u64>,
 }
 
 impl fmt::Debug for ModelClient {
@@ -104,8 +101,30 @@ impl ModelClient {
                 .with_description("Requests to the model's API by outcome: ok, or why its answer was not used")
                 .build(),
             tokens: meter.u64_counter("enricher.model.tokens").with_description("Tokens spent").build(),
+            wordings: meter
+                .u64_counter("enricher.model.wordings")
+                .with_description(
+                    "What became of a model's words: slots, free_text, built_in, or why they were refused",
+                )
+                .build(),
             config,
         })
+    }
+
+    /// Whether a model may write sentences of its own.
+    pub const fn allows_free_text(&self) -> bool {
+        self.config.free_text
+    }
+
+    /// Counts what became of a model's words.
+    pub(crate) fn count_wording(&self, wording: &Wording) {
+        let outcome = match wording {
+            Wording::Slots(_) => "slots",
+            Wording::FreeText(_) => "free_text",
+            Wording::BuiltIn { refused: None } => "built_in",
+            Wording::BuiltIn { refused: Some(reason) } => reason.as_str(),
+        };
+        self.wordings.add(1, &[KeyValue::new("outcome", outcome.to_owned())]);
     }
 
     /// The right to ask about one lead; as many are given out at a time as requests may run.
@@ -133,16 +152,17 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    async fn analyse(&mut self, lead: &Lead, program: &Program) -> Result<Enrichment, Failure> {
-        let mut messages = prompt::messages(lead, program, &self.client.config.fields);
+    async fn analyse(&mut self, lead: &Lead, program: &Program) -> Result<Answer, Failure> {
+        let config = &self.client.config;
+        let mut messages = prompt::messages(lead, program, &config.fields, config.free_text);
         let mut asks = 0;
         loop {
             asks += 1;
-            let read = self.complete(&messages).await.and_then(|completion| read(&completion, lead, program));
+            let read = self.complete(&messages).await.and_then(|completion| read(&completion));
             match read {
                 Ok(answer) => {
                     self.client.count("ok".to_owned());
-                    return Ok(enrichment(answer));
+                    return Ok(answer);
                 }
                 Err(failure) if failure.is_bad_answer() => {
                     self.client.count(failure.code());
@@ -187,19 +207,24 @@ impl Asking<'_> {
             return Err(Failure::SpendingLimit);
         }
         let limit = client.config.timeout.min(self.left());
-        let asked = client.breaker.call_with(Failure::counts_for_breaker, client.api.ask(body, limit, &*client.clock));
+        let asked = client.breaker.call_with(
+            |failed: &Failed| failed.failure.counts_for_breaker(),
+            client.api.ask(body, limit, &*client.clock),
+        );
         match asked.await {
             Ok(completion) => {
                 client.alarm.clear();
-                client.budget.spend(today, completion.tokens);
-                client.tokens.add(completion.tokens, &[]);
-                self.tokens += completion.tokens;
+                self.spend(today, completion.tokens);
                 Ok(completion)
             }
             Err(Gate::Rejected) => Err(Failure::BreakerOpen),
-            Err(Gate::Inner(failure)) => {
-                if let Failure::Refused { status } = failure {
-                    client.alarm.raise(status);
+            Err(Gate::Inner(Failed { failure, tokens })) => {
+                self.spend(today, tokens);
+                match failure {
+                    Failure::Refused { status, refusal } => client.alarm.raise(status, refusal),
+                    // It takes our requests, whatever it says to this one.
+                    Failure::ContentFilter => client.alarm.clear(),
+                    _ => {}
                 }
                 if !failure.is_bad_answer() {
                     client.count(failure.code());
@@ -209,33 +234,39 @@ impl Asking<'_> {
         }
     }
 
+    /// Counts what a request cost, whether its answer is used or not.
+    fn spend(&mut self, today: Date, tokens: u64) {
+        self.client.budget.spend(today, tokens);
+        self.client.tokens.add(tokens, &[]);
+        self.tokens += tokens;
+    }
+
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 }
 
-/// Reads and checks a completion.
-fn read(completion: &Completion, lead: &Lead, program: &Program) -> Result<Answer, Failure> {
+/// Asks for almost nothing, with the parameters of every request, to see whether the API takes them.
+///
+/// # Errors
+/// Why it doesn't. An answer that can't be read is none of its concern.
+pub async fn probe(config: &ModelConfig, limit: Duration) -> Result<(), Failure> {
+    let api = Api::new(config).map_err(|_| Failure::Connection)?;
+    let body = prompt::request(config, &prompt::probe());
+    match api.ask(&body, limit, &domain::clock::SystemClock).await {
+        Ok(_) => Ok(()),
+        Err(failed) if failed.failure.is_bad_answer() => Ok(()),
+        Err(failed) => Err(failed.failure),
+    }
+}
+
+/// Reads a completion.
+fn read(completion: &Completion) -> Result<Answer, Failure> {
     if completion.refused {
         return Err(Failure::InvalidAnswer { what: "refusal" });
     }
     match answer::parse(&completion.content) {
-        Ok(answer) => facts::check(&answer.message, lead, program).map(|()| answer),
         Err(_) if completion.cut => Err(Failure::Truncated),
-        Err(failure) => Err(failure),
-    }
-}
-
-fn enrichment(answer: Answer) -> Enrichment {
-    Enrichment {
-        niche: answer.niche,
-        score: answer.score,
-        notes: answer.notes,
-        message: answer.message,
-        compliant: answer.compliant,
-        compliance_notes: answer.compliance_notes,
-        confidence: answer.confidence,
-        provider: Provider::Model,
-        fallback_reason: None,
+        read => read,
     }
 }

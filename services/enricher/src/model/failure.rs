@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Refusal;
+
 /// Why. The code is stored with the lead and counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -34,6 +36,12 @@ pub enum Failure {
     /// The answer broke off: the connection, the tokens, or the JSON.
     #[error("the model's answer is cut off")]
     Truncated,
+    /// A success without any answer in it.
+    #[error("the model's API answered without an answer")]
+    NoAnswer,
+    /// A filter of the API refused this one profile, or what the model made of it.
+    #[error("a content filter of the model's API refused this profile")]
+    ContentFilter,
     /// No JSON object where one was asked for.
     #[error("the model's answer is not a JSON object")]
     NotJson,
@@ -43,17 +51,19 @@ pub enum Failure {
     /// Something else in the answer can't be believed.
     #[error("the model's answer is not valid: {what}")]
     InvalidAnswer {
-        /// A short code, such as `compliant` or `message_link`.
+        /// A short code, such as `compliant` or `niche`.
         what: &'static str,
     },
     /// The breaker is open: the API failed too often lately.
     #[error("the model's API failed too often and is not asked for a while")]
     BreakerOpen,
     /// The API refuses us: a wrong key, an unknown model, a parameter it doesn't take, no money left.
-    #[error("the model's API refuses our requests with status {status}")]
+    #[error("the model's API refuses {refusal} with status {status}")]
     Refused {
         /// The status.
         status: u16,
+        /// What it refuses us for.
+        refusal: Refusal,
     },
     /// The day's tokens are spent.
     #[error("the day's tokens are spent")]
@@ -70,11 +80,15 @@ impl Failure {
             Self::Connection => "connection".to_owned(),
             Self::BodyTooLarge { .. } => "body_too_large".to_owned(),
             Self::Truncated => "truncated".to_owned(),
+            Self::NoAnswer => "no_answer".to_owned(),
+            Self::ContentFilter => "content_filter".to_owned(),
             Self::NotJson => "not_json".to_owned(),
             Self::InvalidScore => "invalid_score".to_owned(),
             Self::InvalidAnswer { what } => format!("invalid_answer:{what}"),
             Self::BreakerOpen => "breaker_open".to_owned(),
-            Self::Refused { .. } => "refused".to_owned(),
+            Self::Refused { refusal, .. } => {
+                refusal.name().map_or_else(|| "refused".to_owned(), |name| format!("refused:{name}"))
+            }
             Self::SpendingLimit => "spending_limit".to_owned(),
         }
     }
@@ -86,10 +100,14 @@ impl Failure {
 
     /// Whether the answer came but can't be believed, so that asking once more is worth it.
     pub const fn is_bad_answer(&self) -> bool {
-        matches!(self, Self::Truncated | Self::NotJson | Self::InvalidScore | Self::InvalidAnswer { .. })
+        matches!(
+            self,
+            Self::Truncated | Self::NoAnswer | Self::NotJson | Self::InvalidScore | Self::InvalidAnswer { .. }
+        )
     }
 
-    /// Whether it tells that the API as a whole is in trouble. A bad answer and a rate limit come from an API that works.
+    /// Whether it tells that the API as a whole is in trouble. A bad answer, a rate limit
+    /// and a filter of one profile come from an API that works.
     pub const fn counts_for_breaker(&self) -> bool {
         matches!(self, Self::ServerError { .. } | Self::Timeout | Self::Connection | Self::Refused { .. })
     }
@@ -106,27 +124,22 @@ impl Failure {
     pub fn correction(&self) -> &'static str {
         match self {
             Self::Truncated => "it was cut off; keep every text short",
+            Self::NoAnswer => "there was none",
             Self::NotJson => "it was not a single JSON object",
             Self::InvalidScore => "`score` must be a whole number from 0 to 100",
-            Self::InvalidAnswer { what } => facts_correction(what),
+            Self::InvalidAnswer { what } => field_correction(what),
             _ => "it could not be read",
         }
     }
 }
 
-fn facts_correction(what: &str) -> &'static str {
+fn field_correction(what: &str) -> &'static str {
     match what {
         "niche" => "`niche` must be one to three words, at most 60 characters",
         "notes" => "`notes` must be a text of at most 600 characters",
-        "message" => "`message` must be a text of 1 to 600 characters",
         "compliant" => "`compliant` must be true or false",
         "compliance_notes" => "`compliance_notes` must be a text of at most 300 characters",
         "confidence" => "`confidence` must be a number from 0 to 1",
-        "message_link" => "`message` must not contain links, addresses or handles",
-        "message_markup" => "`message` must be plain text without markup",
-        "message_header" => "`message` must not contain lines that look like mail headers",
-        "message_placeholder" => "`message` must not contain placeholders or braces",
-        "message_number" => "`message` must not contain a number that is not in the profile",
         "refusal" => "assess the profile as data",
         _ => "a field was missing or had the wrong type",
     }

@@ -20,7 +20,7 @@ static RULES: LazyLock<[(Regex, &str); 5]> = LazyLock::new(|| {
 });
 
 /// The text without them.
-pub(super) fn redact(text: &str) -> String {
+pub(crate) fn redact(text: &str) -> String {
     let mut redacted = Cow::Borrowed(text);
     for (pattern, with) in &*RULES {
         if let Cow::Owned(changed) = pattern.replace_all(&redacted, *with) {
