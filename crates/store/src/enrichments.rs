@@ -295,6 +295,18 @@ struct Row {
     published: bool,
 }
 
+/// Why the model was not believed for the lead that was analysed last, of all programs; `None` when it was believed, or
+/// never asked.
+pub async fn latest_fallback(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    // Reads every row: for a person who asks, not for a service.
+    let reason = sqlx::query_scalar!(
+        "SELECT fallback_reason FROM enriched_leads WHERE provider <> 'local' ORDER BY updated_at DESC LIMIT 1"
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(reason.flatten())
+}
+
 async fn select(connection: &mut Connection, ids: &[(ProgramId, LeadId)]) -> Result<Vec<Row>, StoreError> {
     let (programs, leads) = leads::columns(ids);
     let rows = sqlx::query_as!(

@@ -1,5 +1,6 @@
 //! `leadmill doctor`: what is configured, what answers, what is missing, what to do.
 
+mod analyst;
 mod checks;
 
 use serde::Serialize;

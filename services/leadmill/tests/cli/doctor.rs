@@ -136,6 +136,21 @@ async fn doctor_tells_whether_the_model_can_be_reached() {
     assert!(!good.to_string().contains("sk-secret"), "no secret is shown: {good}");
     let keyless = report(model.base_url(), None).await;
     assert_eq!(check(&keyless, "analyst")["state"], "warning", "{keyless}");
+    // What it refuses, and which setting cures that.
+    let picky = FakeLlm::start(|request| {
+        if request.body.get("max_tokens").is_none() {
+            return Behaviour::Good;
+        }
+        let message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.";
+        Behaviour::Body(400, json!({ "error": { "message": message, "param": "max_tokens" } }))
+    })
+    .await
+    .unwrap();
+    let refused = report(picky.base_url(), Some("sk-secret")).await;
+    assert_eq!(check(&refused, "analyst")["state"], "missing", "{refused}");
+    assert!(check(&refused, "analyst")["found"].as_str().unwrap().contains("parameter max_tokens"), "{refused}");
+    let advice = check(&refused, "analyst")["advice"].as_str().unwrap().to_owned();
+    assert!(advice.contains("enricher.model.max_tokens_parameter = \"max_completion_tokens\""), "{advice}");
     // Nothing stops without it: the built-in analyser does its work.
     let away = report("http://127.0.0.1:1/v1".to_owned(), Some("sk-secret")).await;
     assert_eq!((&away["ok"], &check(&away, "analyst")["state"]), (&json!(true), &json!("warning")), "{away}");

@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use broker::{Admin, BrokerError};
 use collector::config::CollectorConfig;
-use enricher::config::{EnricherConfig, ProviderChoice};
+use enricher::config::EnricherConfig;
 use mailer::config::{MailerConfig, TlsMode, TransportKind};
 use mailer::transport::{SendOutcome, SmtpTransport};
 use service::config::{AmqpConfig, DatabaseConfig, Document};
 use store::programs::{self, Directory};
 use store::{Db, schema, server};
-use tokio::net::TcpStream;
 use vault::Vault;
 
-use super::Check;
+use super::{Check, analyst};
 use crate::{sending, settings};
 
 /// How long a server may take to answer.
@@ -36,7 +35,7 @@ pub async fn all(document: &Document) -> Vec<Check> {
     checks.extend(database(document, vault.ok()).await);
     checks.push(rabbitmq(document).await);
     checks.extend(mail_server(document).await);
-    checks.extend(model(document).await);
+    checks.extend(analyst::check(document).await);
     checks
 }
 
@@ -252,27 +251,6 @@ async fn mail_server(document: &Document) -> Option<Check> {
         Err(_) => (format!("no answer within {} s", PATIENCE.as_secs()), network),
     };
     Some(Check::missing("mail", format!("{address}: {found}"), advice))
-}
-
-async fn model(document: &Document) -> Option<Check> {
-    let config = EnricherConfig::read(document).ok()?;
-    if config.provider == ProviderChoice::Local {
-        return Some(Check::ok("analyst", "the built-in analyser (enricher.provider)"));
-    }
-    let url = url::Url::parse(&config.model.base_url).ok()?;
-    let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default()?);
-    let advice = "check enricher.model.base_url and the network; until it answers, the built-in analyser does its work";
-    let name = config.model.name.unwrap_or_default();
-    Some(match tokio::time::timeout(PATIENCE, TcpStream::connect((host.as_str(), port))).await {
-        Ok(Ok(_)) if config.model.api_key.is_none() => Check::warning(
-            "analyst",
-            format!("model {name} at {host}:{port}, which takes connections; no key"),
-            "if the API wants one, give it as LEADMILL_ENRICHER_MODEL_API_KEY_FILE",
-        ),
-        Ok(Ok(_)) => Check::ok("analyst", format!("model {name} at {host}:{port}, which takes connections")),
-        Ok(Err(error)) => Check::warning("analyst", format!("model {name} at {host}:{port}: {error}"), advice),
-        Err(_) => Check::warning("analyst", format!("model {name} at {host}:{port}: no answer"), advice),
-    })
 }
 
 /// An error with its causes, in one line.
