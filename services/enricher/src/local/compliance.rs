@@ -43,8 +43,8 @@ impl Objection {
 pub(super) fn objections(profile: &Profile, evidence: &Evidence<'_>) -> Vec<Objection> {
     let bio = profile.bio.as_deref().unwrap_or_default();
     [
-        (evidence.shows(Signal::Minor) || states_minor_age(profile), Objection::Minor),
-        (evidence.shows(Signal::RefusesBusiness) || refuses_business(bio), Objection::RefusesBusiness),
+        (evidence.shows(Signal::Minor) || states_minor_age(profile, &evidence.bio), Objection::Minor),
+        (evidence.shows(Signal::RefusesBusiness) || refuses_business(bio, &evidence.bio), Objection::RefusesBusiness),
         (evidence.shows(Signal::Adult), Objection::Adult),
         (evidence.shows(Signal::Gambling), Objection::Gambling),
         (evidence.shows(Signal::Memorial), Objection::Memorial),

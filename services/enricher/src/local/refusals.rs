@@ -1,7 +1,7 @@
 //! Whether a bio refuses business, in whatever words: `no brand deals`, `not accepting collabs rn`, `collabs closed`. The words
 //! are data (`refusals.tsv`); its head says how they make a refusal. Phrases that fit no pattern stand in the lexicon.
 
-use std::sync::LazyLock;
+use std::{collections::HashSet, sync::LazyLock};
 
 use super::{segments::segments, tokens::Tokens};
 
@@ -10,12 +10,20 @@ const GAP: usize = 8;
 
 static RULES: LazyLock<Vec<Rules>> = LazyLock::new(|| parse(include_str!("refusals.tsv")));
 
-/// Whether the bio refuses.
-pub(super) fn refuses_business(bio: &str) -> bool {
-    segments(bio).any(|piece| {
-        let words = Tokens::of(piece);
-        RULES.iter().any(|rules| rules.refuse(&words))
-    })
+/// The words that begin a negation or say that something is closed: a bio without any of them refuses nothing, and most bios
+/// are such.
+static ANCHORS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    let entries = RULES.iter().flat_map(|rules| [&rules.no, &rules.not, &rules.closed]).flat_map(|words| &words.0);
+    entries.filter_map(|entry| entry.first()).map(|(word, _)| &**word).collect()
+});
+
+/// Whether the bio refuses; `words` are those of the whole bio.
+pub(super) fn refuses_business(bio: &str, words: &Tokens) -> bool {
+    words.iter().any(|word| ANCHORS.contains(word))
+        && segments(bio).any(|piece| {
+            let words = Tokens::of(piece);
+            RULES.iter().any(|rules| rules.refuse(&words))
+        })
 }
 
 /// The words of one language.
@@ -126,6 +134,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn anchors_are_whole_words() {
+        let anchors = RULES.iter().flat_map(|rules| [&rules.no, &rules.not, &rules.closed]).flat_map(|words| &words.0);
+        assert!(anchors.flatten().all(|(_, is_stem)| !is_stem), "a stem would not be found by a look-up");
+    }
+
+    #[test]
     fn refusals_are_read_in_every_language_of_the_lexicon() {
         for bio in [
             "Fitness. No brand deals",
@@ -160,7 +174,7 @@ mod tests {
             "nessuna sponsorizzazione",
             "Al momento non accetto proposte o collaborazioni, basta sponsor",
         ] {
-            assert!(refuses_business(bio), "{bio}");
+            assert!(refuses_business(bio, &Tokens::of(bio)), "{bio}");
         }
     }
 
@@ -186,7 +200,7 @@ mod tests {
             "Sem glúten, parcerias por email",
             "Senza glutine. Collaborazioni in DM",
         ] {
-            assert!(!refuses_business(bio), "{bio}");
+            assert!(!refuses_business(bio, &Tokens::of(bio)), "{bio}");
         }
     }
 }

@@ -11,9 +11,14 @@ const AGES: std::ops::RangeInclusive<u8> = 4..=17;
 /// A bare number in a piece of its own (`16 | fitness`) is an age from here on.
 const BARE_AGE: u8 = 10;
 
-/// Whether the bio or the display name states it.
-pub(super) fn states_minor_age(profile: &Profile) -> bool {
-    [profile.bio.as_deref(), profile.name.as_deref()].into_iter().flatten().any(in_text)
+/// Whether the bio or the display name states it; `words` are those of the bio.
+pub(super) fn states_minor_age(profile: &Profile, words: &Tokens) -> bool {
+    // Most profiles have no number at all.
+    let may_have_age =
+        |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) || word.ends_with("enne") || age(word).is_some();
+    let bio = profile.bio.as_deref().filter(|_| words.iter().any(may_have_age));
+    let name = profile.name.as_deref().filter(|name| name.contains(|c: char| c.is_numeric()));
+    [bio, name].into_iter().flatten().any(in_text)
 }
 
 fn in_text(text: &str) -> bool {

@@ -126,8 +126,6 @@ pub(super) fn of_error(status: u16, error: &Value, body: &Value, retry_after: Op
         return Failure::Refused { status, refusal: Refusal::Credit };
     }
     match status {
-        429 => Failure::RateLimited { retry_after },
-        408 | 500.. => Failure::ServerError { status, retry_after },
         // An error without a status of its own: what its words say, or else something that may pass.
         200 if says(&["rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED", "too_many_requests"]) => {
             Failure::RateLimited { retry_after }
@@ -135,7 +133,8 @@ pub(super) fn of_error(status: u16, error: &Value, body: &Value, retry_after: Op
         200 if says(&["invalid_request_error", "unsupported_parameter", "invalid_api_key", "authentication_error"]) => {
             Failure::Refused { status, refusal: Refusal::read(status, body) }
         }
-        200 => Failure::ServerError { status, retry_after },
+        200 | 408 | 500.. => Failure::ServerError { status, retry_after },
+        429 => Failure::RateLimited { retry_after },
         status => Failure::Refused { status, refusal: Refusal::read(status, body) },
     }
 }

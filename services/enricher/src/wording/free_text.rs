@@ -150,8 +150,8 @@ impl Support {
     fn allows_network(&self, words: &[String]) -> bool {
         const BEFORE: [&str; 4] = ["on", "your", "through", "via"];
         let Some(network) = &self.network else { return true };
-        let named = (0..words.len()).filter(|at| words[*at] == *network);
-        named.into_iter().all(|at| at > 0 && BEFORE.contains(&words[at - 1].as_str()))
+        let mut named = (0..words.len()).filter(|at| words[*at] == *network);
+        named.all(|at| at > 0 && BEFORE.contains(&words[at - 1].as_str()))
     }
 }
 
