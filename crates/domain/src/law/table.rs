@@ -72,8 +72,8 @@ pub struct CountryRule {
     pub country: Country,
     /// What a first mail needs there.
     pub rule: Rule,
-    /// The day on which somebody compared the row with its source.
-    pub checked: Date,
+    /// The day on which the row was written down, from what is generally known of the law.
+    pub as_of: Date,
     /// The law.
     pub source: String,
     /// What else there is to know; may be empty.
@@ -104,7 +104,7 @@ impl fmt::Display for InvalidLaw {
 
 impl std::error::Error for InvalidLaw {}
 
-const HEAD: [&str; 5] = ["country", "rule", "checked", "source", "note"];
+const HEAD: [&str; 5] = ["country", "rule", "as_of", "source", "note"];
 
 impl Law {
     /// The rules of this release.
@@ -164,9 +164,9 @@ impl Law {
 }
 
 fn row(cells: &[&str]) -> Result<CountryRule, String> {
-    let (country, rule, checked, source, note) = match cells[..] {
-        [country, rule, checked, source] => (country, rule, checked, source, ""),
-        [country, rule, checked, source, note] => (country, rule, checked, source, note),
+    let (country, rule, as_of, source, note) = match cells[..] {
+        [country, rule, as_of, source] => (country, rule, as_of, source, ""),
+        [country, rule, as_of, source, note] => (country, rule, as_of, source, note),
         _ => return Err(format!("there are {} columns, and not {} ({})", cells.len(), HEAD.len(), HEAD.join(", "))),
     };
     // In the table's own spelling: `uk` or `UK` would be a second name of a country.
@@ -174,8 +174,8 @@ fn row(cells: &[&str]) -> Result<CountryRule, String> {
     Ok(CountryRule {
         country: known.ok_or_else(|| format!("`{country}` is no country of ISO 3166-1"))?,
         rule: rule.parse()?,
-        checked: Date::parse(checked, format_description!("[year]-[month]-[day]"))
-            .map_err(|_| format!("`{checked}` is no date such as 2026-11-29"))?,
+        as_of: Date::parse(as_of, format_description!("[year]-[month]-[day]"))
+            .map_err(|_| format!("`{as_of}` is no date such as 2026-11-29"))?,
         source: Some(source).filter(|source| !source.is_empty()).ok_or("the source is missing")?.to_owned(),
         note: note.to_owned(),
     })
@@ -185,7 +185,7 @@ fn row(cells: &[&str]) -> Result<CountryRule, String> {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "version\t7\ncountry\trule\tchecked\tsource\tnote\nUS\topt_out\t2026-11-29\tCAN-SPAM\t\n";
+    const GOOD: &str = "version\t7\ncountry\trule\tas_of\tsource\tnote\nUS\topt_out\t2026-11-29\tCAN-SPAM\t\n";
 
     fn problem(text: &str) -> String {
         Law::parse(text).unwrap_err().to_string()

@@ -11,7 +11,7 @@ use crate::settings::WrongUsage;
 /// `leadmill law …`
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what a first mail to a country needs, by which law, and when that was checked
+    /// Show what a first mail to a country needs, by which law, and as of which day
     #[command(after_help = "\
 The rules are engineering's reading of published law, not legal advice: let a lawyer look at those that you rely on. A country
 that isn't listed is refused; a lead whose country nobody knows is held. Every mail also needs a sender, a postal address and a
@@ -54,14 +54,14 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         return output::json(&json!({ "version": law.version(), "default": Rule::Denied.name(), "rules": rules }));
     }
     output::line(format_args!("version {}; a country that isn't listed is refused", law.version()))?;
-    let mut table = Table::new(["country", "rule", "a first mail needs", "checked", "law", "note"]);
+    let mut table = Table::new(["country", "rule", "a first mail needs", "as_of", "law", "note"]);
     for row in &rows {
         let text = |of: fn(&CountryRule) -> String| row.rule.map_or_else(String::new, of);
         table.row([
             row.country.to_string(),
             row.rule.map_or("denied (not listed)", |rule| rule.rule.name()).to_owned(),
             row.rule.map_or(Rule::Denied, |rule| rule.rule).describe().to_owned(),
-            text(|rule| rule.checked.to_string()),
+            text(|rule| rule.as_of.to_string()),
             text(|rule| rule.source.clone()),
             text(|rule| rule.note.clone()),
         ]);
@@ -82,7 +82,7 @@ impl Row<'_> {
             "country": country.as_str(),
             "rule": rule.map_or(Rule::Denied, |rule| rule.rule).name(),
             "listed": rule.is_some(),
-            "checked": rule.map(|rule| rule.checked.to_string()),
+            "as_of": rule.map(|rule| rule.as_of.to_string()),
             "source": rule.map(|rule| &rule.source),
             "note": rule.map(|rule| &rule.note).filter(|note| !note.is_empty()),
         })

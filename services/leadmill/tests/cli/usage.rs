@@ -116,7 +116,7 @@ async fn the_law_is_shown_with_source_date_and_version() {
     let rule = |code: &str| rules.iter().find(|rule| rule["country"] == code).unwrap();
     for (code, expected) in [("US", "opt_out"), ("FR", "business_address"), ("DE", "opt_in"), ("SE", "denied")] {
         assert_eq!(rule(code)["rule"], expected, "{code}");
-        assert!(!rule(code)["source"].as_str().unwrap().is_empty() && rule(code)["checked"] == "2026-11-29", "{code}");
+        assert!(!rule(code)["source"].as_str().unwrap().is_empty() && rule(code)["as_of"] == "2026-11-29", "{code}");
     }
     let (_, shown, _) = run(&["law", "show"]).await;
     assert!(shown.starts_with("version 2;") && shown.contains("UWG § 7"), "{shown}");
