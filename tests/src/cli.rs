@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::process;
 
 /// No command of a test takes longer.
-const LIMIT: Duration = Duration::from_mins(4);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// How often its memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

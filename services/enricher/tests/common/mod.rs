@@ -34,7 +34,7 @@ pub struct Stand {
     pub program: OpenProgram,
     pub readiness: Readiness,
     database: TestDatabase,
-    db: Db,
+    pub db: Db,
     vault: Vault,
     outbox: Outbox,
     publisher: broker::Publisher,
