@@ -98,8 +98,8 @@ async fn insert(
     let inserted = sqlx::query!(
         "INSERT INTO programs (id, slug, name, sender_name, sender_email, reply_to, postal_address, privacy_url,
                                threshold, niches, product, basis, daily_cap, paused, wrapped_keys, created_at, updated_at,
-                               organisation_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17)
+                               organisation_id, law_version)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18)
          ON CONFLICT (slug) DO NOTHING",
         id.as_uuid(),
         slug.as_str(),
@@ -118,6 +118,8 @@ async fn insert(
         wrapped_keys,
         now,
         organisation.map(|organisation| organisation.as_uuid()),
+        // Nothing was decided by older rules.
+        law_version(),
     )
     .execute(connection)
     .await?;

@@ -94,7 +94,7 @@ impl Permit<'_> {
 /// The model's analysis with the message that the mail will carry. Why its own words were refused stands in the notes.
 fn enrichment(answer: Answer, wording: Wording, lead: &Lead, program: &Program, local: LocalAnalyser) -> Enrichment {
     let (message, refused) = match wording {
-        Wording::Slots(slots) => (local.message_with(lead, program, &slots), None),
+        Wording::Slots(slots) => (LocalAnalyser::message_with(lead, program, &slots), None),
         Wording::FreeText(text) => (text, None),
         Wording::BuiltIn { refused } => (local.message(lead, program), refused),
     };

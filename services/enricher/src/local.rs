@@ -90,24 +90,24 @@ impl LocalAnalyser {
     }
 
     /// The personal part of a first mail.
-    pub(crate) fn message(&self, lead: &Lead, program: &Program) -> String {
+    pub(crate) fn message(self, lead: &Lead, program: &Program) -> String {
         message::compose(self.lexicon, lead, program, &Evidence::gather(self.lexicon, &lead.profile))
     }
 
     /// The same around slots that were checked.
-    pub(crate) fn message_with(&self, lead: &Lead, program: &Program, slots: &Slots) -> String {
+    pub(crate) fn message_with(lead: &Lead, program: &Program, slots: &Slots) -> String {
         message::compose_with(lead, program, slots)
     }
 
     /// Whether a text has a word that tells a niche.
-    pub(crate) fn names_a_niche(&self, text: &str) -> bool {
+    pub(crate) fn names_a_niche(self, text: &str) -> bool {
         let mut found = false;
         self.lexicon.scan(&Tokens::of(text), |hit| found |= matches!(hit.meaning, Meaning::Niche { .. }));
         found
     }
 
     /// What the bio shows.
-    pub(crate) fn shown(&self, lead: &Lead) -> Shown {
+    pub(crate) fn shown(self, lead: &Lead) -> Shown {
         let evidence = Evidence::gather(self.lexicon, &lead.profile);
         let niche = evidence.niche.map(|niche| self.lexicon.niche_name(niche));
         Shown {

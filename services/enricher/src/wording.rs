@@ -1,8 +1,8 @@
 //! What a model may say in a mail that carries our name.
 //!
 //! A model's words are a stranger's text, made from a stranger's text. So it fills slots (a topic and a quote from the
-//! profile, a reason from a list, a tone), and sentences of ours carry them ([`slots`]). Only where
-//! `enricher.model.free_text` allows it, a text of its own is used, when every word of it is supported ([`free_text`]).
+//! profile, a reason from a list, a tone), and sentences of ours carry them (`slots`). Only where
+//! `enricher.model.free_text` allows it, a text of its own is used, when every word of it is supported (`free_text`).
 //! Whatever is refused costs nothing but the wording: the built-in analyser's message is used, and niche, score and
 //! compliance stay the model's.
 //!

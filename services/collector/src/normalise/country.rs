@@ -28,7 +28,9 @@ pub fn in_location(text: &str) -> Option<Country> {
         return None;
     }
     let mut evidence = Evidence::default();
-    flags(text).into_iter().for_each(|flag| evidence.add(flag));
+    for flag in flags(text) {
+        evidence.add(flag);
+    }
     let plain: String = text.chars().filter(|c| !is_regional_indicator(*c)).collect();
     let begins_another = |c: char| ";|/•·→&+\n–—".contains(c);
     let chains = plain.split(begins_another).map(Chain::of).filter(|chain| !chain.parts.is_empty());
@@ -95,7 +97,9 @@ impl Chain {
                 (Part::Named(city, Place::City(_)), Some(Part::Named(region, Place::Region(_))))
                     if twin_town(city, region).is_some() && !is_city_too(region) =>
                 {
-                    twin_town(city, region).into_iter().for_each(|country| evidence.add(country));
+                    if let Some(country) = twin_town(city, region) {
+                        evidence.add(country);
+                    }
                     at += 1;
                 }
                 (Part::Named(city, Place::City(country)), Some(Part::Code(text))) => {

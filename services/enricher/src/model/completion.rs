@@ -155,7 +155,7 @@ mod tests {
         read(body.to_string().as_bytes(), 400, None)
     }
 
-    fn with_usage(usage: Value) -> u64 {
+    fn with_usage(usage: &Value) -> u64 {
         read_json(&json!({ "choices": [{ "message": { "content": "12345678" } }], "usage": usage })).unwrap().tokens
     }
 
@@ -188,7 +188,7 @@ mod tests {
             (json!({ "total_tokens": 1e18 }), 102),
             (json!("many"), 102),
         ] {
-            assert_eq!(with_usage(usage.clone()), tokens, "{usage}");
+            assert_eq!(with_usage(&usage), tokens, "{usage}");
         }
     }
 

@@ -25,7 +25,7 @@ static VOCABULARY: LazyLock<HashSet<&str>> = LazyLock::new(|| {
 static PATTERNS: LazyLock<[(&str, Regex); 8]> = LazyLock::new(|| {
     let rule = |category, pattern: &str| (category, Regex::new(pattern).expect("the pattern is valid"));
     // What may be said of the future: that something will please or fit.
-    let soft = "(?:also |really |surely |probably |naturally )?(?:enjoy|love|like|appreciate|find|feel|fit|suit|match|be happy|resonate|see|value)";
+    let soft = "(?:also |really |surely |probably |naturally )?(?:enjoy|love|like|appreciate|find|feel|fit|suit|match|be happy|resonate|value)";
     [
         rule("promise", &format!(r"\b(?:will|ll|shall|won t)\b(?: {soft}\b)?")),
         rule(

@@ -138,7 +138,7 @@ fn is_harmless(text: &str) -> bool {
     let words = words(text);
     let single = words.iter().filter(|word| word.chars().count() == 1).count();
     let is_mixed = |word: &String| {
-        word.chars().any(|c| c.is_numeric()) && (word.chars().any(char::is_alphabetic) || word.chars().count() > 3)
+        word.chars().any(char::is_numeric) && (word.chars().any(char::is_alphabetic) || word.chars().count() > 3)
     };
     is_latin(text) && single <= 2 && !words.iter().any(is_mixed) && forbidden::category(&words).is_none()
 }

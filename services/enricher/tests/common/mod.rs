@@ -126,16 +126,16 @@ impl Stand {
     /// Waits until a query answers with this number.
     pub async fn wait_for_number(&self, query: &str, wanted: i64) {
         let mut connection = self.database.connect().await;
-        let mut last = 0;
+        let mut last = None;
         let waiting = async {
-            while last != wanted {
+            while last != Some(wanted) {
                 // Nobody tells of changes, so there is nothing to wait for but the next look.
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                last = test_support::postgres::number(&mut connection, query).await.unwrap();
+                last = Some(test_support::postgres::number(&mut connection, query).await.unwrap());
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-        assert!(in_time.is_ok(), "`{query}` is {last} instead of {wanted}");
+        assert!(in_time.is_ok(), "`{query}` is {last:?} instead of {wanted}");
     }
 
     /// Takes leads in and tells of them, as the collector does.
