@@ -84,7 +84,7 @@ async fn the_migration_moves_keys_up_unchanged_and_records_what_was_suppressed()
     let same = "SELECT count(*) FROM programs p JOIN organisations o
                 ON o.id = p.organisation_id AND o.id = p.id AND o.slug = p.slug AND o.wrapped_keys = p.wrapped_keys";
     assert_eq!(number(&mut connection, same).await.unwrap(), 1);
-    let causes = "SELECT string_agg(concat_ws(' ', kind, cause, to_char(created_at, 'DD')), ', ' ORDER BY created_at)
+    let causes = "SELECT string_agg(concat_ws(' ', kind, cause, to_char(c.created_at, 'DD')), ', ' ORDER BY c.created_at)
                   FROM suppression_causes c JOIN programs p ON p.id = c.program_id AND p.organisation_id = c.organisation_id";
     assert_eq!(
         text(&mut connection, causes).await.unwrap(),
