@@ -257,9 +257,9 @@ impl Stack {
                     (SELECT count(*) FROM leads l LEFT JOIN enriched_leads e
                             ON e.program_id = l.program_id AND e.lead_id = l.id
                      WHERE (e.lead_revision IS NULL OR e.lead_revision < l.revision)
-                       -- whoever must not be written to isn't analysed
+                       -- whoever must not be written to isn't analysed; an older release's table lacks the column
                        AND NOT (EXISTS (SELECT FROM lead_keys k WHERE k.program_id = l.program_id AND k.lead_id = l.id
-                                        AND k.awaited_revision IS NULL)
+                                        AND to_jsonb(k) ->> 'awaited_revision' IS NULL)
                                 AND EXISTS (SELECT FROM suppressions s WHERE s.program_id = l.program_id
                                             AND s.recipient_index = l.email_index))) AS unenriched,
                     (SELECT count(*) FROM enriched_leads
