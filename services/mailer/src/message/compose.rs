@@ -165,7 +165,6 @@ impl Composer {
         )?;
         let slug = input.program.slug.as_str();
         let feedback = format!("{}-{}:{slug}:outreach:leadmill", input.step.campaign, input.step.step);
-        let mail = self.links.unsubscribe_mail(input.unsubscribe_token, reply_to);
         let message = Message::builder()
             .date(input.now.into())
             .from(Mailbox::new(Some(sender_name), address(sender, "sender's")?))
@@ -175,7 +174,8 @@ impl Composer {
             .message_id(Some(input.message_id.to_owned()))
             .raw_header(raw("Feedback-ID", feedback))
             .raw_header(raw("List-Id", format!("<{slug}.{}>", sender.domain())))
-            .raw_header(raw("List-Unsubscribe", format!("<{unsubscribe_url}>, <{mail}>")))
+            // No `mailto:` beside it: nothing reads such mails.
+            .raw_header(raw("List-Unsubscribe", format!("<{unsubscribe_url}>")))
             .raw_header(raw("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned()))
             .envelope(envelope)
             .multipart(MultiPart::alternative_plain_html(text, html))?;

@@ -67,20 +67,6 @@ impl Links {
         format!("{}/u/{token}", self.public_url)
     }
 
-    /// The same by mail: to `u+TOKEN` at the mail domain, or, without one (or with a token that doesn't fit), to the
-    /// mailbox that is read with the token as the subject.
-    pub fn unsubscribe_mail(&self, token: &str, reply_to: &EmailAddress) -> String {
-        match &self.mail_domain {
-            Some(domain) if token.len() + 2 <= LOCAL_CHARS => format!("mailto:u+{token}@{domain}"),
-            Some(domain) => format!("mailto:u@{domain}?subject={token}"),
-            None => {
-                // `%` and `&` are allowed before the `@` of an address but mean something in a URL.
-                let local: String = url::form_urlencoded::byte_serialize(reply_to.local().as_bytes()).collect();
-                format!("mailto:{local}@{}?subject=unsubscribe%20{token}", reply_to.domain())
-            }
-        }
-    }
-
     /// The return path of one message, so that a bounce tells by its recipient which message it is about (VERP):
     /// `b+ID` at the mail domain, or plus-addressed at the sender's own mailbox.
     pub fn return_path(&self, outreach: OutreachId, sender: &EmailAddress) -> String {
@@ -146,20 +132,14 @@ mod tests {
         let sender = EmailAddress::parse("ann@brand.example").unwrap();
         let outreach = OutreachId::from_uuid(uuid::Uuid::nil());
         assert_eq!(links.unsubscribe("TOK"), "https://mail.example.com/leads/u/TOK");
-        assert_eq!(links.unsubscribe_mail("TOK", &sender), "mailto:u+TOK@in.example.com");
-        assert_eq!(
-            links.unsubscribe_mail(&"T".repeat(63), &sender).len(),
-            "mailto:u@in.example.com?subject=".len() + 63
-        );
         assert_eq!(links.return_path(outreach, &sender), "b+00000000000000000000000000000000@in.example.com");
     }
 
     #[test]
-    fn without_a_mail_domain_everything_goes_to_the_senders_mailbox() {
+    fn without_a_mail_domain_bounces_go_to_the_senders_mailbox() {
         let links = Links::new("http://localhost:8082", None).unwrap();
         let sender = EmailAddress::parse("ann@brand.example").unwrap();
         let outreach = OutreachId::from_uuid(uuid::Uuid::nil());
-        assert_eq!(links.unsubscribe_mail("TOK", &sender), "mailto:ann@brand.example?subject=unsubscribe%20TOK");
         assert_eq!(links.return_path(outreach, &sender), "ann+b-00000000000000000000000000000000@brand.example");
     }
 
