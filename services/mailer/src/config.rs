@@ -40,7 +40,7 @@ pub struct MailerConfig {
     pub listen: SocketAddr,
     /// Where they are reached from outside.
     pub public_url: String,
-    /// A domain whose mail this installation reads.
+    /// The domain to which bounces go.
     pub mail_domain: Option<String>,
     /// Leads that are decided about at once.
     pub concurrency: NonZeroU32,

@@ -33,8 +33,8 @@ pub enum InvalidLinks {
 }
 
 impl Links {
-    /// `public_url` is where the unsubscribe pages are reached from outside; `mail_domain`, if any, is a domain whose mail
-    /// this installation reads.
+    /// `public_url` is where the unsubscribe pages are reached from outside; `mail_domain`, if any, is the domain to which
+    /// bounces go.
     pub fn new(public_url: &str, mail_domain: Option<&str>) -> Result<Self, InvalidLinks> {
         let url = Url::parse(public_url.trim()).map_err(|_| InvalidLinks::PublicUrl)?;
         let bare = url.query().is_none()
